@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libshmd: named shared-memory segments from shmd, the shared-memory daemon.
+ *
+ * A connection (struct shmd) opens or creates segments; a segment (struct
+ * shmd_segment) is one hold on one of them: a descriptor, and on request a
+ * mapping. As long as it is held, neither name nor daemon is needed to use it.
+ *
+ * Conventions, for every function unless its own comment differs:
+ *  - It returns 0, or a negative errno value; outputs (ret_*) are written only
+ *    on success. shmd_error_message() tells the last failure in words.
+ *  - Names are UTF-8, 1 to 255 bytes, components separated by '/'; one leading
+ *    slash is dropped. A name that breaks the rules is -EINVAL, a longer one
+ *    -ENAMETOOLONG.
+ *  - Besides the errors listed, all that talk to the daemon can return:
+ *    -ECONNREFUSED or -ENOENT: no daemon; -EPROTO: the peer breaks the protocol;
+ *    -EOPNOTSUPP: it is too old for this; -ENOMEM, -EMFILE, -ENFILE: out of memory or
+ *    descriptors, here or there; -EDQUOT: one of the user's limits.
+ *  - Thread safety: a connection, with all segments opened through it, is used
+ *    by one thread at a time; different connections are independent. The library
+ *    keeps no hidden threads, never touches signals or standard streams, and
+ *    does not log.
+ *  - Fork: the child may use what it inherited, segments and connection alike. At its
+ *    first use of the connection it gets one of its own, and its holds count for
+ *    themselves. After vfork only exec and _exit may be called. Exec closes all.
+ */
+#ifndef SHMD_H
+#define SHMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct shmd;
+struct shmd_segment;
+
+/* How a segment is opened or created: shmd_open(), shmd_create(). */
+#define SHMD_READ_ONLY 0x0u
+#define SHMD_READ_WRITE 0x1u
+/*
+ * The descriptor is a file description that no other holder shares. Without it,
+ * holders of the same access may share one, which is faster: its file offset
+ * and flock(2) locks are then common to them (mmap does not care).
+ */
+#define SHMD_PRIVATE 0x2u
+/* shmd_create(): fail with -EEXIST if the name is taken; else the segment that has it is opened. */
+#define SHMD_EXCLUSIVE 0x4u
+
+/* When a segment's name is taken away by itself. */
+enum shmd_lifetime {
+        SHMD_LIFETIME_PERSIST = 0, /* never: it stays until it is unlinked */
+        SHMD_LIFETIME_HOLDERS = 1, /* when its last holder has gone */
+        SHMD_LIFETIME_LINGER = 2,  /* some time after its last holder has gone */
+        SHMD_LIFETIME_CREATOR = 3, /* when its creator's connection has ended */
+};
+
+enum shmd_state {
+        SHMD_STATE_UNPUBLISHED = 0,
+        SHMD_STATE_PUBLISHED = 1,
+        SHMD_STATE_FROZEN = 2,
+        SHMD_STATE_UNLINKED = 3,
+};
+
+enum shmd_backing {
+        SHMD_BACKING_MEMFD = 0,
+        SHMD_BACKING_HUGETLB = 1,
+        SHMD_BACKING_SYSV = 2,
+        SHMD_BACKING_FILE = 3,
+};
+
+/*
+ * Connects to a daemon. socket_path may be NULL: then $SHMD_SOCKET, else
+ * /run/shmd/shmd.sock if it is there, else $XDG_RUNTIME_DIR/shmd/shmd.sock; where only
+ * the last is left and nobody listens there, a per-user daemon is started, unless
+ * $SHMD_AUTOSTART is 0. The connection is freed with shmd_disconnect().
+ *
+ * Errors: -ENOENT, -ECONNREFUSED: nobody listens; -EACCES: no right to the socket;
+ * -ENAMETOOLONG: the path does not fit a socket address; -EPROTO: another service
+ * listens there; -EDQUOT: the user has too many connections.
+ */
+int shmd_connect(const char *socket_path, struct shmd **ret_connection);
+
+/*
+ * Connects to the system daemon, or to the caller's per-user daemon, whatever the
+ * environment says; the latter is started if need be. Errors as shmd_connect().
+ */
+int shmd_connect_system(struct shmd **ret_connection);
+int shmd_connect_user(struct shmd **ret_connection);
+
+/*
+ * Ends a connection and all holds opened through it, whose segments are closed and
+ * unmapped. NULL does nothing. Returns NULL.
+ */
+struct shmd *shmd_disconnect(struct shmd *connection);
+
+/*
+ * The last failure of this connection in words, such as
+ * "permission denied (owner alice, mode 0600)"; for connection NULL, of this thread's last
+ * failed shmd_connect(). Valid until the next call on the connection. Never NULL.
+ */
+const char *shmd_error_message(struct shmd *connection);
+
+/*
+ * The socket that the connection uses, as a path. Owned by the connection.
+ */
+const char *shmd_socket_path(struct shmd *connection);
+
+/* Zero in any field stands for its default; initialise with { 0 }. */
+struct shmd_create_options {
+        uint32_t mode;          /* permission bits, less the umask. 0: 0600, whatever the umask. Execute bits are dropped */
+        uint32_t lifetime;      /* enum shmd_lifetime */
+        uint64_t linger_usec;   /* with SHMD_LIFETIME_LINGER, microseconds */
+        const char *labels;     /* "key=value" lines, each ended by '\n'; at most 1024 bytes; NULL: none */
+        uint64_t reserved[12];  /* must be zero */
+};
+
+/*
+ * Makes a segment of size_bytes zeros under a name, and holds it read-write (or with
+ * what flags say). Without SHMD_EXCLUSIVE a segment that has the name already is opened
+ * instead, if it is at least as large: shmd_created() tells. flags: SHMD_READ_WRITE is
+ * implied; SHMD_PRIVATE, SHMD_EXCLUSIVE. options may be NULL.
+ *
+ * The size is exact, from 1 byte on, and never changes: no holder gets SIGBUS. Pages come
+ * into being when they are touched.
+ *
+ * Errors: -EEXIST; -EINVAL: a bad name, size, mode, lifetime or label, or the
+ * segment that exists is smaller; -EACCES: it exists and its mode forbids it;
+ * -EFBIG: larger than the machine can map; -EDQUOT.
+ */
+int shmd_create(struct shmd *connection, const char *name, uint64_t size_bytes, unsigned flags,
+                const struct shmd_create_options *options, struct shmd_segment **ret_segment);
+
+/*
+ * Opens a segment by name: SHMD_READ_ONLY or SHMD_READ_WRITE, perhaps SHMD_PRIVATE.
+ * What the connection holds already in that way is given again without a
+ * round trip, as another reference; each is closed by a shmd_close() of its own.
+ *
+ * Errors: -ENOENT; -EACCES.
+ */
+int shmd_open(struct shmd *connection, const char *name, unsigned flags, struct shmd_segment **ret_segment);
+
+/* The same by id, which also reaches a segment whose name is gone. */
+int shmd_open_id(struct shmd *connection, uint64_t id, unsigned flags, struct shmd_segment **ret_segment);
+
+/*
+ * Gives one reference back; with the last one the segment is unmapped, its descriptor closed and
+ * the hold ended. Makes no round trip. NULL does nothing. Returns NULL.
+ */
+struct shmd_segment *shmd_close(struct shmd_segment *segment);
+
+/*
+ * Maps the whole segment, shared, as it was opened; the same address each time. The
+ * mapping is the segment's and ends with it; for one that outlives it, mmap(2) the descriptor.
+ * ret_size_bytes may be NULL.
+ *
+ * Errors: those of mmap(2).
+ */
+int shmd_map(struct shmd_segment *segment, void **ret_address, size_t *ret_size_bytes);
+
+/* The segment's descriptor, close-on-exec; borrowed: do not close it, but dup(2) what shall outlive the segment. */
+int shmd_fd(const struct shmd_segment *segment);
+
+/* Its id, unique for ever; its size in bytes; 1 if the call that opened it made it, else 0. */
+uint64_t shmd_id(const struct shmd_segment *segment);
+uint64_t shmd_size(const struct shmd_segment *segment);
+int shmd_created(const struct shmd_segment *segment);
+
+/*
+ * Takes a name away: it can be made anew at once. The memory goes when nobody holds or maps
+ * the segment any more. Errors: -ENOENT; -EPERM: neither owner nor administrator.
+ */
+int shmd_unlink(struct shmd *connection, const char *name);
+
+/* A segment as the daemon sees it. Times are microseconds of CLOCK_REALTIME since 1970. */
+struct shmd_stat {
+        uint64_t id;
+        uint64_t size_bytes;
+        uint64_t resident_bytes; /* of pages that exist */
+        uint64_t linger_usec;
+        uint64_t created_usec;
+        uint64_t opened_usec; /* last opened */
+        uint64_t idle_usec;   /* since when nobody is known to hold it; 0 while it is held */
+        uint32_t uid;
+        uint32_t gid;
+        uint32_t mode;
+        uint32_t holders;  /* clients that hold it, and one more if others have it open or mapped */
+        uint32_t lifetime; /* enum shmd_lifetime */
+        uint32_t state;    /* enum shmd_state */
+        uint32_t backing;  /* enum shmd_backing */
+        uint32_t posix;    /* 1: open to ftruncate, made by shm_open */
+        uint32_t unknown_holder; /* 1: someone that no connection accounts for has it open or mapped */
+        uint32_t creator_pid;
+        uint32_t creator_uid;
+        uint32_t padding;
+        uint64_t reserved[12];
+        char name[256]; /* of an unlinked segment: the name it had */
+        char creator_command[64];
+        char creator_unit[256]; /* systemd unit, "" if none or not known */
+        char labels[1025];      /* "key=value" lines */
+};
+
+/* Tells of one segment, by name or by id. Errors: -ENOENT. */
+int shmd_stat(struct shmd *connection, const char *name, struct shmd_stat *ret_stat);
+int shmd_stat_id(struct shmd *connection, uint64_t id, struct shmd_stat *ret_stat);
+
+/* A visitor: called once for each entry; returns 0 to go on, anything else to stop, which the caller then returns.
+ * It may not use the connection. */
+typedef int (*shmd_list_function)(const struct shmd_stat *stat, void *userdata);
+
+/* shmd_list(): the segments that have lost their names and are still held, instead of the named ones.
+ * Administrators see all of them, others their own. */
+#define SHMD_LIST_UNLINKED 0x1u
+
+/*
+ * Visits the segments whose names begin with prefix (NULL: all) in the order of their names. It is no
+ * snapshot: what is made or removed meanwhile may be seen or not; what stays is seen once.
+ */
+int shmd_list(struct shmd *connection, const char *prefix, unsigned flags, shmd_list_function function, void *userdata);
+
+/* One client's hold. */
+struct shmd_holder {
+        uint64_t since_usec;
+        uint32_t pid; /* 0: not visible from the daemon's pid namespace */
+        uint32_t uid;
+        uint32_t gid;
+        uint32_t write;    /* 1: read-write */
+        uint32_t count;    /* how many times it is open */
+        uint32_t detached; /* 1: opened by shm_open: counted until the kernel says that it is closed everywhere */
+        uint64_t reserved[4];
+        char command[64];
+        char unit[256];
+};
+typedef int (*shmd_holder_function)(const struct shmd_holder *holder, void *userdata);
+
+/*
+ * Visits the holders of a segment by id. The segment's owner and administrators see all; others get
+ * -EPERM. Errors: -ENOENT.
+ */
+int shmd_holders(struct shmd *connection, uint64_t id, shmd_holder_function function, void *userdata);
+
+/*
+ * Changes permission bits (nine; execute bits are dropped), owner or group; (uid_t) -1 and (gid_t) -1 leave them. Holds
+ * that exist are not touched. The group may be any of the caller's; only an administrator
+ * changes the owner. Errors: -ENOENT; -EPERM; -EINVAL.
+ */
+int shmd_chmod(struct shmd *connection, const char *name, mode_t mode);
+int shmd_chown(struct shmd *connection, const char *name, uid_t uid, gid_t gid);
+
+/* Gives a segment another name. Errors: -ENOENT; -EPERM; -EEXIST: the new name is taken. */
+int shmd_rename(struct shmd *connection, const char *name, const char *new_name);
+
+/* The same three and unlink, by id: for what has lost its name, or must not be mistaken. */
+int shmd_unlink_id(struct shmd *connection, uint64_t id);
+int shmd_chmod_id(struct shmd *connection, uint64_t id, mode_t mode);
+int shmd_chown_id(struct shmd *connection, uint64_t id, uid_t uid, gid_t gid);
+int shmd_rename_id(struct shmd *connection, uint64_t id, const char *new_name);
+
+struct shmd_use {
+        uint64_t used;
+        uint64_t maximum;
+};
+
+/* The daemon, its totals, and the caller's own account. */
+struct shmd_status {
+        uint64_t started_usec;
+        uint64_t uptime_usec;
+        uint64_t instance;
+        uint64_t segments;
+        uint64_t unlinked;
+        uint64_t bytes;
+        uint64_t holds;
+        uint64_t connections;
+        uint64_t descriptors;
+        uint64_t descriptors_max;
+        uint64_t memory_available_bytes;
+        uint32_t pid;
+        uint32_t uid;
+        char version[32];
+        struct shmd_use my_bytes, my_segments, my_holds, my_connections, my_watches;
+        uint64_t reserved[16];
+};
+int shmd_status(struct shmd *connection, struct shmd_status *ret_status);
+
+/*
+ * shm_open(3) and shm_unlink(3), served by shmd: flags, errors (-1 and errno), and the descriptor are as there. The
+ * segment is born with size zero and is sized by ftruncate(2); the descriptor may be closed once it is
+ * mapped, and is the caller's. They share one connection of the process, made at first use, and may be called
+ * by any number of threads. Not async-signal-safe.
+ *
+ * Errors besides shm_open(3)'s: ECONNREFUSED, ENOENT and others of shmd_connect(): no daemon.
+ */
+int shmd_shm_open(const char *name, int oflag, mode_t mode);
+int shmd_shm_unlink(const char *name);
+
+/* The version of the library, such as "0.1.0". */
+const char *shmd_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

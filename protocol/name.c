@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+#include "name.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "protocol.h"
+
+/*
+ * One code point of UTF-8 (RFC 3629: no overlong form, no surrogate, nothing
+ * past U+10FFFF). Gives its length in bytes, or 0 if it is none.
+ */
+static size_t utf8_decode(const unsigned char *s, size_t size, uint32_t *ret_point) {
+        static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
+        uint32_t point;
+        size_t length;
+
+        if (s[0] < 0x80) {
+                *ret_point = s[0];
+                return 1;
+        }
+        if (s[0] >= 0xc2 && s[0] <= 0xdf) {
+                length = 2;
+                point = s[0] & 0x1f;
+        } else if (s[0] >= 0xe0 && s[0] <= 0xef) {
+                length = 3;
+                point = s[0] & 0x0f;
+        } else if (s[0] >= 0xf0 && s[0] <= 0xf4) {
+                length = 4;
+                point = s[0] & 0x07;
+        } else
+                return 0;
+
+        if (size < length)
+                return 0;
+        for (size_t i = 1; i < length; i++) {
+                if ((s[i] & 0xc0) != 0x80)
+                        return 0;
+                point = point << 6 | (s[i] & 0x3f);
+        }
+        if (point < least[length] || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff))
+                return 0;
+
+        *ret_point = point;
+        return length;
+}
+
+/* C0, DEL and C1: terminals act on all of them. */
+static bool is_control(uint32_t point) {
+        return point < 0x20 || (point >= 0x7f && point < 0xa0);
+}
+
+static enum name_verdict characters_check(const char *name, size_t size) {
+        const unsigned char *s = (const unsigned char *) name;
+
+        for (size_t i = 0; i < size;) {
+                uint32_t point;
+                size_t length = utf8_decode(s + i, size - i, &point);
+
+                if (length == 0)
+                        return NAME_NOT_UTF8;
+                if (is_control(point))
+                        return NAME_CONTROL_CHARACTER;
+                i += length;
+        }
+        return NAME_OK;
+}
+
+static enum name_verdict component_check(const char *component, size_t size) {
+        if (size == 0)
+                return NAME_EMPTY_COMPONENT;
+        if (component[0] == '.' && (size == 1 || (size == 2 && component[1] == '.')))
+                return NAME_DOT_COMPONENT;
+        return NAME_OK;
+}
+
+static void drop_leading_slash(const char **name, size_t *size) {
+        if (*size > 0 && (*name)[0] == '/') {
+                (*name)++;
+                (*size)--;
+        }
+}
+
+enum name_verdict name_check(const char *name, size_t size, const char **ret_name, size_t *ret_size) {
+        enum name_verdict verdict;
+        size_t start = 0;
+
+        drop_leading_slash(&name, &size);
+        if (size == 0)
+                return NAME_EMPTY;
+        if (size > SHMD_NAME_MAX)
+                return NAME_TOO_LONG;
+
+        verdict = characters_check(name, size);
+        if (verdict != NAME_OK)
+                return verdict;
+
+        for (size_t i = 0; i <= size; i++) {
+                if (i < size && name[i] != '/')
+                        continue;
+                verdict = component_check(name + start, i - start);
+                if (verdict != NAME_OK)
+                        return verdict;
+                start = i + 1;
+        }
+
+        *ret_name = name;
+        *ret_size = size;
+        return NAME_OK;
+}
+
+enum name_verdict name_check_prefix(const char *prefix, size_t size, const char **ret_prefix, size_t *ret_size) {
+        drop_leading_slash(&prefix, &size);
+        if (size > SHMD_NAME_MAX)
+                return NAME_TOO_LONG;
+        *ret_prefix = prefix;
+        *ret_size = size;
+        return NAME_OK;
+}
+
+const char *name_verdict_to_words(enum name_verdict verdict) {
+        switch (verdict) {
+        case NAME_OK:
+                return "valid";
+        case NAME_EMPTY:
+                return "it is empty";
+        case NAME_TOO_LONG:
+                return "it is longer than 255 bytes";
+        case NAME_EMPTY_COMPONENT:
+                return "it has an empty component (two slashes, or one at the end)";
+        case NAME_DOT_COMPONENT:
+                return "it has a component \".\" or \"..\"";
+        case NAME_CONTROL_CHARACTER:
+                return "it has a control character";
+        case NAME_NOT_UTF8:
+                return "it is not valid UTF-8";
+        }
+        return "unknown reason";
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The status codes of the protocol. Never raw errno values on the wire: those
+ * differ between architectures, and say too little.
+ */
+#pragma once
+
+/* STATUS(number, NAME, errno the library returns, words for people) */
+#define SHMD_STATUS_TABLE(STATUS)                                                   \
+        STATUS(1, MALFORMED, EPROTO, "malformed request")                          \
+        STATUS(2, UNSUPPORTED, EOPNOTSUPP, "not supported by this daemon")         \
+        STATUS(3, INVALID, EINVAL, "invalid argument")                             \
+        STATUS(4, BAD_NAME, EINVAL, "invalid name")                                \
+        STATUS(5, NAME_TOO_LONG, ENAMETOOLONG, "name too long")                    \
+        STATUS(6, NOT_FOUND, ENOENT, "no such segment")                            \
+        STATUS(7, EXISTS, EEXIST, "a segment of this name exists")                 \
+        STATUS(8, DENIED, EACCES, "permission denied")                             \
+        STATUS(9, NOT_OWNER, EPERM, "only its owner or an administrator may do this") \
+        STATUS(10, NOT_HELD, EBADF, "not held by this client")                     \
+        STATUS(11, BUSY, EBUSY, "in use")                                          \
+        STATUS(12, OVER_LIMIT, EDQUOT, "over the limit")                           \
+        STATUS(13, TOO_LARGE, EFBIG, "too large")                                  \
+        STATUS(14, NO_MEMORY, ENOMEM, "out of memory")                             \
+        STATUS(15, NO_DESCRIPTORS, ENFILE, "the daemon has no file descriptors left") \
+        STATUS(16, FAILED, EIO, "the daemon failed, its log says more")
+
+enum shmd_status {
+        SHMD_OK = 0,
+#define SHMD_STATUS_ENUM(number, NAME, error, words) SHMD_##NAME = number,
+        SHMD_STATUS_TABLE(SHMD_STATUS_ENUM)
+#undef SHMD_STATUS_ENUM
+};
+
+/* The errno value (positive) that the library gives for a status; EPROTO for an unknown one. */
+int status_to_errno(unsigned status);
+
+/* Words for people, never NULL. */
+const char *status_to_words(unsigned status);
+
+/* The status for a failure of the daemon's own, given as a negative errno value. */
+enum shmd_status status_from_errno(int error);
