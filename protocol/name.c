@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "name.h"
 
-#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "protocol.h"
 
@@ -116,6 +116,20 @@ enum name_verdict name_check_prefix(const char *prefix, size_t size, const char 
         *ret_prefix = prefix;
         *ret_size = size;
         return NAME_OK;
+}
+
+bool labels_check(const char *labels, size_t size) {
+        while (size > 0) {
+                const char *end = memchr(labels, '\n', size);
+                size_t line = end ? (size_t) (end - labels) : 0;
+                const char *equals = line > 0 ? memchr(labels, '=', line) : NULL;
+
+                if (!equals || equals == labels || characters_check(labels, line) != NAME_OK)
+                        return false;
+                labels += line + 1;
+                size -= line + 1;
+        }
+        return true;
 }
 
 const char *name_verdict_to_words(enum name_verdict verdict) {

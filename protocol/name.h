@@ -7,9 +7,9 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
-/* Why a name was refused, for people; never NULL. */
 enum name_verdict {
         NAME_OK = 0,
         NAME_EMPTY,
@@ -19,6 +19,8 @@ enum name_verdict {
         NAME_CONTROL_CHARACTER,
         NAME_NOT_UTF8,
 };
+
+/* Why a name was refused, for people; never NULL. */
 const char *name_verdict_to_words(enum name_verdict verdict);
 
 /*
@@ -30,3 +32,6 @@ enum name_verdict name_check(const char *name, size_t size, const char **ret_nam
 
 /* The same for what names begin with: may also be empty, or end in a slash or within a component. */
 enum name_verdict name_check_prefix(const char *prefix, size_t size, const char **ret_prefix, size_t *ret_size);
+
+/* Labels: lines "key=value", each ended by a newline, UTF-8 without other control characters, the key not empty. */
+bool labels_check(const char *labels, size_t size);

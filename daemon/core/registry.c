@@ -1,0 +1,569 @@
+/* SPDX-License-Identifier: MIT */
+#include "registry.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "status.h"
+#include "util.h"
+
+static int compare_u64(uint64_t a, uint64_t b) {
+        return (a > b) - (a < b);
+}
+
+static int compare_names(const char *a, size_t a_size, const char *b, size_t b_size) {
+        int r = memcmp(a, b, MIN(a_size, b_size));
+
+        return r != 0 ? r : (a_size > b_size) - (a_size < b_size);
+}
+
+static int segment_compare_id(struct segment *a, struct segment *b) {
+        return compare_u64(a->id, b->id);
+}
+
+static int segment_compare_name(struct segment *a, struct segment *b) {
+        return compare_names(a->name, a->name_size, b->name, b->name_size);
+}
+
+static int segment_compare_linger(struct segment *a, struct segment *b) {
+        int r = compare_u64(a->linger_until_usec, b->linger_until_usec);
+
+        return r != 0 ? r : compare_u64(a->id, b->id);
+}
+
+static int hold_compare(struct hold *a, struct hold *b) {
+        return compare_u64(a->segment->id, b->segment->id);
+}
+
+TREE_GENERATE(id_tree, segment, by_id, segment_compare_id)
+TREE_GENERATE(name_tree, segment, by_name, segment_compare_name)
+TREE_GENERATE(linger_tree, segment, by_linger, segment_compare_linger)
+TREE_GENERATE(hold_tree, hold, by_segment, hold_compare)
+
+void registry_init(struct registry *registry, struct quota *quota, uint64_t first_id) {
+        *registry = (struct registry) { .quota = quota, .next_id = first_id, .next_key = 1 };
+        RB_INIT(&registry->ids);
+        RB_INIT(&registry->names);
+        RB_INIT(&registry->lingering);
+        TAILQ_INIT(&registry->idle);
+}
+
+void registry_done(struct registry *registry) {
+        struct segment *segment;
+
+        while ((segment = RB_MIN(id_tree, &registry->ids))) {
+                registry_remove(segment);
+                segment_free(segment);
+        }
+}
+
+/* --- finding --- */
+
+struct segment *registry_find_id(struct registry *registry, uint64_t id) {
+        struct segment key = { .id = id };
+
+        return RB_FIND(id_tree, &registry->ids, &key);
+}
+
+struct segment *registry_find_name(struct registry *registry, const char *name, size_t size) {
+        struct segment key = { .name = (char *) name, .name_size = (uint16_t) size };
+
+        return RB_FIND(name_tree, &registry->names, &key);
+}
+
+static bool name_begins_with(const struct segment *segment, const char *prefix, size_t size) {
+        return segment->name_size >= size && memcmp(segment->name, prefix, size) == 0;
+}
+
+struct segment *registry_next_name(struct registry *registry, const char *prefix, size_t prefix_size, const char *after,
+                                   size_t after_size) {
+        struct segment key = { .name = (char *) prefix, .name_size = (uint16_t) prefix_size };
+        struct segment *segment;
+        bool behind_prefix = compare_names(after, after_size, prefix, prefix_size) >= 0 && after_size > 0;
+
+        if (behind_prefix)
+                key = (struct segment) { .name = (char *) after, .name_size = (uint16_t) after_size };
+        segment = RB_NFIND(name_tree, &registry->names, &key);
+        if (segment && behind_prefix && segment_compare_name(segment, &key) == 0)
+                segment = RB_NEXT(name_tree, &registry->names, segment);
+        return segment && name_begins_with(segment, prefix, prefix_size) ? segment : NULL;
+}
+
+struct segment *registry_next_unlinked(struct registry *registry, uint64_t after_id) {
+        struct segment key = { .id = after_id + 1 };
+        struct segment *segment;
+
+        if (registry->unlinked == 0 || after_id == UINT64_MAX)
+                return NULL;
+        for (segment = RB_NFIND(id_tree, &registry->ids, &key); segment; segment = RB_NEXT(id_tree, &registry->ids, segment))
+                if (segment->state == WIRE_STATE_UNLINKED)
+                        return segment;
+        return NULL;
+}
+
+/* --- the queue of the idle, and of the lingering --- */
+
+void registry_queue_idle(struct segment *segment) {
+        if (segment->idle_queued)
+                return;
+        segment->idle_queued = true;
+        TAILQ_INSERT_TAIL(&segment->registry->idle, segment, idle_entry);
+}
+
+static void unqueue_idle(struct segment *segment) {
+        if (!segment->idle_queued)
+                return;
+        segment->idle_queued = false;
+        TAILQ_REMOVE(&segment->registry->idle, segment, idle_entry);
+}
+
+struct segment *registry_take_idle(struct registry *registry) {
+        struct segment *segment = TAILQ_FIRST(&registry->idle);
+
+        if (segment)
+                unqueue_idle(segment);
+        return segment;
+}
+
+static void linger_stop(struct segment *segment) {
+        if (segment->linger_until_usec == 0)
+                return;
+        RB_REMOVE(linger_tree, &segment->registry->lingering, segment);
+        segment->linger_until_usec = 0;
+}
+
+static void linger_start(struct segment *segment, uint64_t until_usec) {
+        if (segment->linger_until_usec != 0)
+                return;
+        segment->linger_until_usec = MAX(until_usec, 1u);
+        RB_INSERT(linger_tree, &segment->registry->lingering, segment);
+}
+
+struct segment *registry_next_linger(struct registry *registry) {
+        return RB_MIN(linger_tree, &registry->lingering);
+}
+
+void registry_linger_over(struct segment *segment, uint64_t now_usec) {
+        linger_stop(segment);
+        registry_unlink(segment, now_usec);
+}
+
+/* Whether the last holder's going has a consequence. */
+static bool idleness_matters(const struct segment *segment) {
+        return segment->state == WIRE_STATE_UNLINKED || segment->lifetime == WIRE_LIFETIME_HOLDERS ||
+               segment->lifetime == WIRE_LIFETIME_LINGER;
+}
+
+/* To be called whenever something that kept a segment has ended. */
+static void consider_idle(struct segment *segment, uint64_t now_usec) {
+        if (segment->holders == 0 && segment->idle_usec == 0)
+                segment->idle_usec = now_usec;
+        if (segment->attached == 0 && idleness_matters(segment))
+                registry_queue_idle(segment);
+}
+
+/* --- segments --- */
+
+void segment_free(struct segment *segment) {
+        if (!segment)
+                return;
+        charge_done(&segment->bytes);
+        charge_done(&segment->count);
+        free(segment->name);
+        free(segment->labels);
+        free(segment);
+}
+
+/* A copy with a terminating zero, which is not counted. */
+static char *copy_bytes(const char *data, size_t size) {
+        char *copy = malloc(size + 1);
+
+        if (!copy)
+                return NULL;
+        memcpy(copy, data, size);
+        copy[size] = '\0';
+        return copy;
+}
+
+static int segment_new(struct registry *registry, const struct segment_plan *plan, struct segment **ret_segment) {
+        struct segment *segment = calloc(1, sizeof(*segment));
+
+        if (!segment)
+                return -ENOMEM;
+        segment->registry = registry;
+        segment->custody = (struct custody) CUSTODY_INIT;
+        segment->size = plan->size;
+        segment->linger_usec = plan->linger_usec;
+        segment->lifetime = plan->lifetime;
+        segment->backing = plan->backing;
+        segment->posix = plan->posix;
+        segment->state = WIRE_STATE_UNPUBLISHED;
+        segment->name_size = (uint16_t) plan->name_size;
+        segment->labels_size = (uint16_t) plan->labels_size;
+        segment->name = copy_bytes(plan->name, plan->name_size);
+        if (plan->labels_size > 0)
+                segment->labels = copy_bytes(plan->labels, plan->labels_size);
+        TAILQ_INIT(&segment->holds);
+
+        if (!segment->name || (plan->labels_size > 0 && !segment->labels)) {
+                segment_free(segment);
+                return -ENOMEM;
+        }
+        *ret_segment = segment;
+        return 0;
+}
+
+static int segment_charge(struct segment *segment, uid_t uid, struct shmd_wire_refusal *refusal) {
+        struct quota *quota = segment->registry->quota;
+        int r;
+
+        r = quota_charge(quota, uid, QUOTA_SEGMENTS, 1, &segment->count, refusal);
+        if (r != 0)
+                return r;
+        return quota_charge(quota, uid, QUOTA_BYTES, segment->size, &segment->bytes, refusal);
+}
+
+int registry_reserve(struct registry *registry, struct client *client, const struct segment_plan *plan, uint64_t now_usec,
+                     struct segment **ret_segment, struct shmd_wire_refusal *refusal) {
+        const struct credentials *credentials = client->credentials;
+        struct segment *segment;
+        int r;
+
+        if (registry_find_name(registry, plan->name, plan->name_size))
+                return SHMD_EXISTS;
+        r = segment_new(registry, plan, &segment);
+        if (r != 0)
+                return r;
+        r = segment_charge(segment, credentials->uid, refusal);
+        if (r != 0) {
+                segment_free(segment);
+                return r;
+        }
+
+        segment->id = registry->next_id++;
+        segment->owner = (struct ownership) { credentials->uid, credentials->gid, plan->mode };
+        segment->creator = (struct creator) { .client = client, .pid = credentials->pid, .uid = credentials->uid };
+        segment->created_usec = segment->opened_usec = now_usec;
+        *ret_segment = segment;
+        return 0;
+}
+
+void registry_commit(struct segment *segment) {
+        struct registry *registry = segment->registry;
+
+        segment->state = WIRE_STATE_PUBLISHED;
+        RB_INSERT(id_tree, &registry->ids, segment);
+        RB_INSERT(name_tree, &registry->names, segment);
+        TAILQ_INSERT_TAIL(&segment->creator.client->created, segment, by_creator);
+        registry->segments++;
+        registry->bytes += segment->size;
+}
+
+void registry_abort(struct segment *segment) {
+        segment_free(segment);
+}
+
+void registry_unlink(struct segment *segment, uint64_t now_usec) {
+        struct registry *registry = segment->registry;
+
+        if (segment->state == WIRE_STATE_UNLINKED)
+                return;
+        RB_REMOVE(name_tree, &registry->names, segment);
+        segment->state = WIRE_STATE_UNLINKED;
+        registry->unlinked++;
+        linger_stop(segment);
+        consider_idle(segment, now_usec);
+}
+
+int registry_rename(struct segment *segment, const char *name, size_t size) {
+        struct registry *registry = segment->registry;
+        struct segment *other = registry_find_name(registry, name, size);
+        char *copy;
+
+        if (other == segment)
+                return 0;
+        if (other)
+                return SHMD_EXISTS;
+        if (segment->state == WIRE_STATE_UNLINKED)
+                return SHMD_NOT_FOUND;
+        copy = copy_bytes(name, size);
+        if (!copy)
+                return -ENOMEM;
+
+        RB_REMOVE(name_tree, &registry->names, segment);
+        free(segment->name);
+        segment->name = copy;
+        segment->name_size = (uint16_t) size;
+        RB_INSERT(name_tree, &registry->names, segment);
+        return 0;
+}
+
+int registry_set_owner(struct segment *segment, const struct ownership *owner, struct shmd_wire_refusal *refusal) {
+        uid_t before = segment->owner.uid;
+        int r;
+
+        r = charge_move(&segment->count, owner->uid, refusal);
+        if (r != 0)
+                return r;
+        r = charge_move(&segment->bytes, owner->uid, refusal);
+        if (r != 0) {
+                /* It came from there, so there is room for it there. */
+                struct shmd_wire_refusal ignored;
+
+                (void) charge_move(&segment->count, before, &ignored);
+                return r;
+        }
+        segment->owner = *owner;
+        return 0;
+}
+
+void registry_refresh(struct segment *segment, const struct ownership *owner, uint64_t size) {
+        if (owner->uid != segment->owner.uid) {
+                charge_force(&segment->count, owner->uid, 1);
+                charge_force(&segment->bytes, owner->uid, segment->size);
+        }
+        if (size != segment->size) {
+                charge_force(&segment->bytes, segment->bytes.account->uid, size);
+                segment->registry->bytes += size - segment->size;
+                segment->size = size;
+        }
+        segment->owner = *owner;
+        segment->owner.uid = segment->bytes.account->uid;
+}
+
+/* --- holds --- */
+
+static void hold_free(struct hold *hold) {
+        struct segment *segment = hold->segment;
+
+        RB_REMOVE(hold_tree, &hold->client->holds, hold);
+        TAILQ_REMOVE(&segment->holds, hold, by_age);
+        segment->holders--;
+        segment->registry->holds--;
+        charge_done(&hold->charge);
+        free(hold);
+}
+
+static bool hold_is_attached(const struct hold *hold) {
+        return hold->attached[0] > 0 || hold->attached[1] > 0;
+}
+
+static bool hold_is_empty(const struct hold *hold) {
+        return !hold_is_attached(hold) && hold->detached[0] == 0 && hold->detached[1] == 0;
+}
+
+static struct hold *hold_find(struct client *client, struct segment *segment) {
+        struct hold key = { .segment = segment };
+
+        return RB_FIND(hold_tree, &client->holds, &key);
+}
+
+int hold_reserve(struct client *client, struct segment *segment, struct hold **ret_hold, struct shmd_wire_refusal *refusal) {
+        struct hold *hold = hold_find(client, segment);
+        int r;
+
+        if (!hold) {
+                hold = calloc(1, sizeof(*hold));
+                if (!hold)
+                        return -ENOMEM;
+                hold->segment = segment;
+                hold->client = client;
+                r = quota_charge(client->registry->quota, client->credentials->uid, QUOTA_HOLDS, 1, &hold->charge, refusal);
+                if (r != 0) {
+                        free(hold);
+                        return r;
+                }
+        }
+        *ret_hold = hold;
+        return 0;
+}
+
+/* The first open that a hold counts makes it visible. */
+static void hold_insert(struct hold *hold, uint64_t now_usec) {
+        struct segment *segment = hold->segment;
+        struct registry *registry = segment->registry;
+
+        hold->key = registry->next_key++;
+        hold->since_usec = now_usec;
+        RB_INSERT(hold_tree, &hold->client->holds, hold);
+        TAILQ_INSERT_TAIL(&segment->holds, hold, by_age);
+        segment->holders++;
+        registry->holds++;
+}
+
+void hold_commit(struct hold *hold, enum shmd_access access, bool detached, uint64_t now_usec) {
+        struct segment *segment = hold->segment;
+
+        if (hold_is_empty(hold))
+                hold_insert(hold, now_usec);
+        if (detached)
+                hold->detached[access]++;
+        else {
+                if (!hold_is_attached(hold))
+                        segment->attached++;
+                hold->attached[access]++;
+        }
+        segment->handed_out = true;
+        segment->idle_usec = 0;
+        segment->opened_usec = now_usec;
+        linger_stop(segment);
+}
+
+void hold_abort(struct hold *hold) {
+        if (!hold || !hold_is_empty(hold))
+                return;
+        charge_done(&hold->charge);
+        free(hold);
+}
+
+static void hold_end(struct hold *hold, uint64_t now_usec) {
+        struct segment *segment = hold->segment;
+
+        if (hold_is_attached(hold))
+                segment->attached--;
+        hold_free(hold);
+        consider_idle(segment, now_usec);
+}
+
+int hold_release(struct client *client, uint64_t id, enum shmd_access access, uint64_t now_usec) {
+        struct segment *segment = registry_find_id(client->registry, id);
+        struct hold *hold = segment ? hold_find(client, segment) : NULL;
+
+        if (!hold || hold->attached[access] == 0)
+                return SHMD_NOT_HELD;
+
+        hold->attached[access]--;
+        if (hold_is_attached(hold))
+                return 0;
+        segment->attached--;
+        if (hold_is_empty(hold))
+                hold_free(hold);
+        consider_idle(segment, now_usec);
+        return 0;
+}
+
+/* Ends what only the kernel accounted for. */
+static void forget_detached(struct segment *segment) {
+        struct hold *hold, *next;
+
+        for (hold = TAILQ_FIRST(&segment->holds); hold; hold = next) {
+                next = TAILQ_NEXT(hold, by_age);
+                hold->detached[0] = hold->detached[1] = 0;
+                if (hold_is_empty(hold))
+                        hold_free(hold);
+        }
+}
+
+enum settled registry_settle(struct segment *segment, uint64_t monotonic_usec, uint64_t now_usec) {
+        if (segment->attached > 0)
+                return SETTLED_KEEP; /* opened again meanwhile */
+
+        forget_detached(segment);
+        segment->handed_out = false;
+        if (segment->idle_usec == 0)
+                segment->idle_usec = now_usec;
+
+        if (segment->state != WIRE_STATE_UNLINKED) {
+                if (segment->lifetime == WIRE_LIFETIME_LINGER) {
+                        linger_start(segment, monotonic_usec + segment->linger_usec);
+                        return SETTLED_LINGER;
+                }
+                if (segment->lifetime != WIRE_LIFETIME_HOLDERS)
+                        return SETTLED_KEEP;
+        }
+        registry_remove(segment);
+        return SETTLED_FREE;
+}
+
+struct segment *registry_first(struct registry *registry) {
+        return RB_MIN(id_tree, &registry->ids);
+}
+
+void registry_remove(struct segment *segment) {
+        struct registry *registry = segment->registry;
+        struct hold *hold;
+
+        while ((hold = TAILQ_FIRST(&segment->holds))) {
+                if (hold_is_attached(hold))
+                        segment->attached--;
+                hold_free(hold);
+        }
+        registry_unlink(segment, 0);
+        unqueue_idle(segment);
+        RB_REMOVE(id_tree, &registry->ids, segment);
+        if (segment->creator.client)
+                TAILQ_REMOVE(&segment->creator.client->created, segment, by_creator);
+        registry->segments--;
+        registry->unlinked--;
+        registry->bytes -= segment->size;
+}
+
+/* --- clients --- */
+
+void client_init(struct client *client, struct registry *registry, struct credentials *credentials) {
+        *client = (struct client) { .registry = registry, .credentials = credentials, .key = registry->next_key++ };
+        RB_INIT(&client->holds);
+        TAILQ_INIT(&client->created);
+}
+
+void client_done(struct client *client, uint64_t now_usec) {
+        struct segment *segment;
+        struct hold *hold;
+
+        while ((hold = RB_ROOT(&client->holds)))
+                hold_end(hold, now_usec);
+        while ((segment = TAILQ_FIRST(&client->created))) {
+                TAILQ_REMOVE(&client->created, segment, by_creator);
+                segment->creator.client = NULL;
+                if (segment->lifetime == WIRE_LIFETIME_CREATOR)
+                        registry_unlink(segment, now_usec);
+        }
+}
+
+/* --- invariants --- */
+
+static void require(bool condition) {
+        if (!condition)
+                abort();
+}
+
+static void check_segment(struct segment *segment) {
+        struct segment *named = registry_find_name(segment->registry, segment->name, segment->name_size);
+        uint32_t holders = 0, attached = 0;
+        uint64_t key = 0;
+        struct hold *hold;
+
+        TAILQ_FOREACH(hold, &segment->holds, by_age) {
+                require(hold->segment == segment && hold->key > key && !hold_is_empty(hold));
+                require(hold_find(hold->client, segment) == hold && hold->charge.amount == 1);
+                key = hold->key;
+                holders++;
+                attached += hold_is_attached(hold);
+        }
+        require(holders == segment->holders && attached == segment->attached);
+        require((named == segment) == (segment->state != WIRE_STATE_UNLINKED));
+        require(segment->bytes.amount == segment->size && segment->bytes.account->uid == segment->owner.uid);
+        require(segment->count.amount == 1 && segment->count.account->uid == segment->owner.uid);
+        require(segment->holders == 0 || segment->handed_out);
+        require((segment->idle_usec == 0) == (segment->holders > 0) || !segment->handed_out);
+        /* Nothing is lost from sight: what has to go is queued, watched or waited for. */
+        require(segment->attached > 0 || !idleness_matters(segment) || segment->idle_queued ||
+                segment->linger_until_usec != 0 || segment->custody.watch >= 0);
+}
+
+void registry_check(struct registry *registry) {
+        uint64_t segments = 0, unlinked = 0, bytes = 0, holds = 0;
+        struct segment *segment;
+
+        RB_FOREACH(segment, id_tree, &registry->ids) {
+                require(segment->id < registry->next_id && segment->state != WIRE_STATE_UNPUBLISHED);
+                check_segment(segment);
+                segments++;
+                unlinked += segment->state == WIRE_STATE_UNLINKED;
+                bytes += segment->size;
+                holds += segment->holders;
+        }
+        require(segments == registry->segments && unlinked == registry->unlinked);
+        require(bytes == registry->bytes && holds == registry->holds);
+}

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The registry: which segments there are, under which names, and who holds them.
+ *
+ * Pure: no system call, no clock, no descriptor is touched. What has to be done in the
+ * world is returned: segments that nobody is known to hold any more are put in a
+ * queue (registry_take_idle), for the caller to ask the kernel about; what registry_settle() and
+ * registry_remove() take out is the caller's to close.
+ *
+ * Invariants, walked by registry_check():
+ *  - a segment is in the tree of ids from commit to destruction; in the tree of names exactly
+ *    while it is not unlinked;
+ *  - a hold is in its client's tree and its segment's list, and counts at least one open;
+ *  - every segment and hold carries its charges, and they are given back with it.
+ *
+ * Two-phase: *_reserve does all that can fail and changes nothing that others see; *_commit
+ * cannot fail; *_abort refunds.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <bsd/sys/queue.h>
+#include "tree.h"
+
+#include "policy.h"
+#include "protocol.h"
+#include "quota.h"
+
+struct registry;
+struct client;
+
+/* What the effects side keeps with a segment; the registry never looks inside. */
+struct custody {
+        int guard_fd;      /* the daemon's own description: memfd.h */
+        int shared_fd[2];  /* descriptions that holders of the same access share; by enum shmd_access */
+        int watch;         /* inotify watch descriptor, or -1: lease.h */
+        RB_ENTRY(segment) by_watch;
+        TAILQ_ENTRY(segment) unwatched_entry;
+        TAILQ_ENTRY(segment) shared_order; /* in the order of last use: memfd.h */
+};
+
+#define CUSTODY_INIT { .guard_fd = -EBADF, .shared_fd = { -EBADF, -EBADF }, .watch = -1 }
+
+/* Who made a segment. Kept beyond that client's life. */
+struct creator {
+        struct client *client; /* NULL once it is gone */
+        pid_t pid;
+        uid_t uid;
+        char command[16];
+        char unit[64];
+};
+
+struct segment {
+        RB_ENTRY(segment) by_id;
+        RB_ENTRY(segment) by_name;
+        TAILQ_ENTRY(segment) idle_entry;
+        RB_ENTRY(segment) by_linger;
+        TAILQ_ENTRY(segment) by_creator;
+        TAILQ_HEAD(segment_holds, hold) holds;
+        struct registry *registry;
+        uint64_t id;
+        uint64_t size; /* of a POSIX segment: when last looked at */
+        uint64_t linger_usec;
+        uint64_t linger_until_usec; /* CLOCK_MONOTONIC; zero: not in the tree of the lingering */
+        uint64_t created_usec;      /* CLOCK_REALTIME, as the two below */
+        uint64_t opened_usec;
+        uint64_t idle_usec; /* zero while held */
+        struct ownership owner; /* as the inode said when last looked at */
+        struct creator creator;
+        struct charge bytes, count;
+        struct custody custody;
+        char *name;
+        char *labels;
+        uint32_t holders;  /* entries of holds */
+        uint32_t attached; /* of these: with an open that its connection accounts for */
+        uint16_t name_size;
+        uint16_t labels_size;
+        uint8_t lifetime; /* enum wire_lifetime */
+        uint8_t state;    /* enum wire_state */
+        uint8_t backing;  /* enum wire_backing */
+        bool posix;
+        bool idle_queued;
+        bool handed_out; /* a descriptor has left since the kernel last said that nobody has one */
+};
+
+/* One client's opens of one segment. */
+struct hold {
+        RB_ENTRY(hold) by_segment;      /* in the client's tree */
+        TAILQ_ENTRY(hold) by_age;       /* in the segment's list, keys rising */
+        struct segment *segment;
+        struct client *client;
+        struct charge charge;
+        uint64_t key;
+        uint64_t since_usec;
+        uint32_t attached[2]; /* by enum shmd_access: ended by RELEASE or with the connection */
+        uint32_t detached[2]; /* ended when the kernel says that nobody has the segment, or with the connection */
+};
+
+RB_HEAD(hold_tree, hold);
+RB_HEAD(id_tree, segment);
+RB_HEAD(name_tree, segment);
+RB_HEAD(linger_tree, segment);
+TAILQ_HEAD(segment_queue, segment);
+
+/* A client as the registry knows it; embedded in a session. */
+struct client {
+        struct registry *registry;
+        struct hold_tree holds;
+        struct segment_queue created; /* segments that it made */
+        struct credentials *credentials;
+        uint64_t key; /* never used again */
+};
+
+struct registry {
+        struct quota *quota;
+        struct id_tree ids;
+        struct name_tree names;
+        struct segment_queue idle;
+        struct linger_tree lingering;
+        uint64_t next_id;
+        uint64_t next_key;
+        uint64_t segments, unlinked, bytes, holds;
+};
+
+/* first_id: greater than any id ever used before. */
+void registry_init(struct registry *registry, struct quota *quota, uint64_t first_id);
+
+/* Frees what is left, which must have been closed. */
+void registry_done(struct registry *registry);
+
+void client_init(struct client *client, struct registry *registry, struct credentials *credentials);
+
+/* All holds of the client end, and with them the segments whose lifetime is their creator's. */
+void client_done(struct client *client, uint64_t now_usec);
+
+struct segment *registry_find_id(struct registry *registry, uint64_t id);
+struct segment *registry_find_name(struct registry *registry, const char *name, size_t size);
+
+/* In the order of names: the first after a name (or from a prefix on), while it begins with the prefix; or NULL. */
+struct segment *registry_next_name(struct registry *registry, const char *prefix, size_t prefix_size, const char *after,
+                                   size_t after_size);
+/* In the order of ids: the first unlinked segment after an id, or NULL. */
+struct segment *registry_next_unlinked(struct registry *registry, uint64_t after_id);
+
+/* What a segment shall be. Pointers are borrowed; the name has been checked. */
+struct segment_plan {
+        const char *name;
+        size_t name_size;
+        const char *labels;
+        size_t labels_size;
+        uint64_t size;
+        uint64_t linger_usec;
+        mode_t mode;
+        enum wire_lifetime lifetime;
+        enum wire_backing backing;
+        bool posix;
+};
+
+/*
+ * A new segment, charged, with an id, owned by the client, not yet visible. 0, SHMD_EXISTS,
+ * SHMD_OVER_LIMIT with *refusal, or -ENOMEM.
+ */
+int registry_reserve(struct registry *registry, struct client *client, const struct segment_plan *plan, uint64_t now_usec,
+                     struct segment **ret_segment, struct shmd_wire_refusal *refusal);
+void registry_commit(struct segment *segment);
+void registry_abort(struct segment *segment); /* NULL does nothing */
+
+/* The client's hold on a segment, charged but not counted yet. 0, SHMD_OVER_LIMIT with *refusal, or -ENOMEM. */
+int hold_reserve(struct client *client, struct segment *segment, struct hold **ret_hold, struct shmd_wire_refusal *refusal);
+/* Counts one open. detached: the kernel accounts for it, not the connection. */
+void hold_commit(struct hold *hold, enum shmd_access access, bool detached, uint64_t now_usec);
+void hold_abort(struct hold *hold); /* frees it if it counts nothing; NULL does nothing */
+
+/* One open of the client ends. 0 or SHMD_NOT_HELD. */
+int hold_release(struct client *client, uint64_t id, enum shmd_access access, uint64_t now_usec);
+
+/* Takes the name away. */
+void registry_unlink(struct segment *segment, uint64_t now_usec);
+
+/* 0, SHMD_EXISTS or -ENOMEM. */
+int registry_rename(struct segment *segment, const char *name, size_t size);
+
+/* The segment belongs to somebody else, or has another mode: its charges follow. 0, SHMD_OVER_LIMIT, -ENOMEM. */
+int registry_set_owner(struct segment *segment, const struct ownership *owner, struct shmd_wire_refusal *refusal);
+
+/*
+ * What the kernel says of owner, mode and size, whatever shmd had thought: a fact can't be refused, so the
+ * charges follow even where they pass a limit; nothing more is granted until they are below it.
+ */
+void registry_refresh(struct segment *segment, const struct ownership *owner, uint64_t size);
+
+/*
+ * The next segment that nobody is known to hold and whose lifetime makes that matter, or NULL. The caller
+ * asks the kernel, and on "nobody has it" calls registry_settle().
+ */
+struct segment *registry_take_idle(struct registry *registry);
+
+/* Asks for it to be looked at again. */
+void registry_queue_idle(struct segment *segment);
+
+enum settled {
+        SETTLED_KEEP,   /* it stays; nothing to do */
+        SETTLED_LINGER, /* it goes at linger_until_usec, unless opened before */
+        SETTLED_FREE,   /* it was taken out: to be closed, then freed with segment_free() */
+};
+
+/*
+ * The kernel says that nobody has the segment open or mapped: opens that it accounted for have ended; the
+ * segment goes if its lifetime says so. The clocks are CLOCK_MONOTONIC and CLOCK_REALTIME.
+ */
+enum settled registry_settle(struct segment *segment, uint64_t monotonic_usec, uint64_t now_usec);
+
+/* The lingering segment whose time comes first, or NULL. */
+struct segment *registry_next_linger(struct registry *registry);
+
+/* A segment that lingers and is past its time, and idle still: unlinks it, and queues it as idle. */
+void registry_linger_over(struct segment *segment, uint64_t now_usec);
+
+/* Any segment, or NULL. */
+struct segment *registry_first(struct registry *registry);
+
+/* Takes any segment out, at the daemon's end. */
+void registry_remove(struct segment *segment);
+
+/* Frees one that was taken out. */
+void segment_free(struct segment *segment);
+
+/* For cleanup attributes. */
+static inline void registry_abortp(struct segment **segment) {
+        registry_abort(*segment);
+}
+static inline void hold_abortp(struct hold **hold) {
+        hold_abort(*hold);
+}
+
+/* Whether anybody is known to hold it. */
+static inline bool segment_is_held(const struct segment *segment) {
+        return segment->holders > 0;
+}
+
+/* Walks all invariants; aborts the program where one is broken. For tests. */
+void registry_check(struct registry *registry);

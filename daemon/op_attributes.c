@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Handlers of what changes a segment's attributes: CHMOD, CHOWN, RENAME. The dispatcher has
+ * seen to it that the client may. The inode is changed with the registry, as it is the truth for
+ * all who have a descriptor; what clients remember of the segment is made void.
+ */
+#include <string.h>
+#include <sys/stat.h>
+
+#include "daemon.h"
+#include "dispatch.h"
+#include "name.h"
+#include "util.h"
+
+static int reply_changed(struct op_context *context) {
+        static const struct shmd_wire_empty reply;
+
+        generation_advance(&context->daemon->generation, context->segment->id);
+        return op_reply(context, &reply, NULL, 0);
+}
+
+int op_chmod(struct op_context *context, const struct shmd_wire_chmod *body) {
+        struct segment *segment = context->segment;
+        mode_t mode = segment->posix ? body->mode : body->mode & 0666;
+
+        if (context->tail_size > 0 || body->padding != 0)
+                return SHMD_MALFORMED;
+        if (body->mode > 0777)
+                return SHMD_INVALID;
+        if (fchmod(segment->custody.guard_fd, mode) < 0)
+                return errno == EPERM ? SHMD_INVALID : negative_errno();
+        segment->owner.mode = mode;
+        return reply_changed(context);
+}
+
+int op_chown(struct op_context *context, const struct shmd_wire_chown *body) {
+        struct segment *segment = context->segment;
+        struct ownership before = segment->owner, after = segment->owner;
+        int r;
+
+        if (context->tail_size > 0)
+                return SHMD_MALFORMED;
+        r = policy_chown(&context->session->credentials, &before, body->uid, body->gid);
+        if (r != 0)
+                return op_refuse(context, r, segment);
+        if (body->uid != UINT32_MAX)
+                after.uid = body->uid;
+        if (body->gid != UINT32_MAX)
+                after.gid = body->gid;
+        r = registry_set_owner(segment, &after, &context->refusal);
+        if (r != 0)
+                return r;
+        if (fchown(segment->custody.guard_fd, body->uid, body->gid) < 0) {
+                r = negative_errno();
+                (void) memfd_refresh(segment);
+                return r == -EPERM ? op_refuse(context, SHMD_DENIED, segment) : r;
+        }
+        return reply_changed(context);
+}
+
+int op_rename(struct op_context *context, const struct shmd_wire_rename *body) {
+        const char *name;
+        size_t size;
+        int r;
+
+        if (context->tail_size != body->new_name_size || !wire_is_zero(body->padding, sizeof(body->padding)))
+                return SHMD_MALFORMED;
+        switch (name_check(context->tail, body->new_name_size, &name, &size)) {
+        case NAME_OK:
+                break;
+        case NAME_TOO_LONG:
+                return SHMD_NAME_TOO_LONG;
+        default:
+                return SHMD_BAD_NAME;
+        }
+        r = registry_rename(context->segment, name, size);
+        if (r != 0)
+                return r;
+        return reply_changed(context);
+}

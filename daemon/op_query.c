@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Handlers of what only tells: STAT, LIST, HOLDERS, STATUS. Lists come a page at a time, so that a long one
+ * takes no client's turn for long.
+ */
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "daemon.h"
+#include "dispatch.h"
+#include "util.h"
+
+/* Each entry costs a system call or two. */
+#define PAGE_ENTRIES 64u
+
+/* A tail in the making; one thread, one answer at a time. */
+static char page[SHMD_MESSAGE_MAX - sizeof(struct shmd_wire_header) - 64];
+
+static bool may_see_holders(const struct op_context *context, const struct segment *segment) {
+        return policy_manage(&context->session->credentials, &segment->owner) == 0;
+}
+
+/* Whether there is somebody beyond the connections that hold it; asks the kernel if no connection does. */
+static bool is_held_elsewhere(struct op_context *context, struct segment *segment) {
+        if (!segment->handed_out || segment->attached > 0)
+                return false;
+        if (lease_is_held(&context->daemon->lease, segment))
+                return segment->holders == 0;
+        registry_queue_idle(segment); /* opens that only the kernel accounted for have ended */
+        return false;
+}
+
+static void describe(struct op_context *context, struct segment *segment, struct shmd_wire_segment *ret) {
+        uint64_t resident = memfd_refresh(segment);
+        bool elsewhere = is_held_elsewhere(context, segment);
+
+        *ret = (struct shmd_wire_segment) {
+                .id = segment->id,
+                .size = segment->size,
+                .resident = resident,
+                .linger_usec = segment->linger_usec,
+                .created_usec = segment->created_usec,
+                .opened_usec = segment->opened_usec,
+                .idle_usec = elsewhere ? 0 : segment->idle_usec,
+                .uid = segment->owner.uid,
+                .gid = segment->owner.gid,
+                .mode = segment->owner.mode,
+                .holders = (segment->idle_queued ? segment->attached : segment->holders) + elsewhere,
+                .lifetime = segment->lifetime,
+                .state = segment->state,
+                .backing = segment->backing,
+                .flags = (segment->posix ? SHMD_WIRE_SEGMENT_POSIX : 0) | (elsewhere ? SHMD_WIRE_SEGMENT_UNKNOWN : 0),
+                .creator_pid = (uint32_t) segment->creator.pid,
+                .creator_uid = segment->creator.uid,
+                .name_size = segment->name_size,
+                .labels_size = segment->labels_size,
+                .command_size = (uint16_t) strlen(segment->creator.command),
+                .unit_size = (uint16_t) strlen(segment->creator.unit),
+        };
+}
+
+static char *append(char *p, const void *data, size_t size) {
+        if (size > 0)
+                memcpy(p, data, size);
+        return p + size;
+}
+
+/* The strings that follow a struct shmd_wire_segment, padded. Gives how many bytes. */
+static size_t append_strings(char *start, const struct segment *segment, const struct shmd_wire_segment *wire) {
+        char *p = start;
+        size_t size, padded;
+
+        p = append(p, segment->name, wire->name_size);
+        p = append(p, segment->labels, wire->labels_size);
+        p = append(p, segment->creator.command, wire->command_size);
+        p = append(p, segment->creator.unit, wire->unit_size);
+        size = (size_t) (p - start);
+        padded = ALIGN8(size);
+        memset(p, 0, padded - size);
+        return padded;
+}
+
+static size_t strings_size(const struct segment *segment) {
+        return ALIGN8(segment->name_size + segment->labels_size + sizeof(segment->creator.command) +
+                      sizeof(segment->creator.unit));
+}
+
+/* A segment without a name is only its owner's and the administrators' to see. */
+static bool may_see(const struct op_context *context, const struct segment *segment) {
+        return segment->state != WIRE_STATE_UNLINKED || may_see_holders(context, segment);
+}
+
+int op_stat(struct op_context *context, const struct shmd_wire_stat *body) {
+        struct shmd_wire_segment reply;
+
+        (void) body;
+        if (context->tail_size > 0)
+                return SHMD_MALFORMED;
+        if (!may_see(context, context->segment))
+                return SHMD_NOT_FOUND;
+        describe(context, context->segment, &reply);
+        return op_reply_with_tail(context, &reply, page, append_strings(page, context->segment, &reply));
+}
+
+/* Where a listing goes on: the next segment after the last one, or NULL. */
+static struct segment *list_next(struct op_context *context, const struct shmd_wire_list *body, const struct segment *last) {
+        struct registry *registry = &context->daemon->registry;
+        const char *prefix = context->tail, *after = context->tail + body->prefix_size;
+        struct segment *segment;
+
+        if (body->flags & SHMD_WIRE_LIST_UNLINKED) {
+                segment = registry_next_unlinked(registry, last ? last->id : body->after_id);
+                while (segment && (!may_see(context, segment) || segment->name_size < body->prefix_size ||
+                                   memcmp(segment->name, prefix, body->prefix_size) != 0))
+                        segment = registry_next_unlinked(registry, segment->id);
+                return segment;
+        }
+        if (last)
+                return registry_next_name(registry, prefix, body->prefix_size, last->name, last->name_size);
+        return registry_next_name(registry, prefix, body->prefix_size, after, body->after_size);
+}
+
+int op_list(struct op_context *context, const struct shmd_wire_list *body) {
+        struct shmd_wire_list_reply reply = { 0 };
+        struct segment *segment;
+        char *p = page;
+
+        if ((size_t) body->prefix_size + body->after_size != context->tail_size)
+                return SHMD_MALFORMED;
+        if (body->flags & ~SHMD_WIRE_LIST_UNLINKED)
+                return SHMD_INVALID;
+        if (body->prefix_size > SHMD_NAME_MAX || body->after_size > SHMD_NAME_MAX)
+                return SHMD_NAME_TOO_LONG;
+
+        for (segment = list_next(context, body, NULL); segment; segment = list_next(context, body, segment)) {
+                struct shmd_wire_segment wire;
+
+                if (reply.count == PAGE_ENTRIES || p + sizeof(wire) + strings_size(segment) > page + sizeof(page)) {
+                        reply.more = 1;
+                        break;
+                }
+                describe(context, segment, &wire);
+                p = append(p, &wire, sizeof(wire));
+                p += append_strings(p, segment, &wire);
+                reply.count++;
+        }
+        return op_reply_with_tail(context, &reply, page, (size_t) (p - page));
+}
+
+static void describe_holder(const struct hold *hold, struct shmd_wire_holder *ret) {
+        struct session *session = (struct session *) ((char *) hold->client - offsetof(struct session, client));
+
+        session_describe(session);
+        *ret = (struct shmd_wire_holder) {
+                .key = hold->key,
+                .since_usec = hold->since_usec,
+                .pid = (uint32_t) session->credentials.pid,
+                .uid = session->credentials.uid,
+                .gid = session->credentials.gid,
+                .access = hold->attached[SHMD_ACCESS_WRITE] || hold->detached[SHMD_ACCESS_WRITE] ? SHMD_ACCESS_WRITE
+                                                                                                   : SHMD_ACCESS_READ,
+                .count = hold->attached[0] + hold->attached[1] + hold->detached[0] + hold->detached[1],
+                .detached = hold->attached[0] + hold->attached[1] == 0,
+        };
+        memcpy(ret->command, session->command, sizeof(ret->command));
+        memcpy(ret->unit, session->unit, sizeof(ret->unit));
+}
+
+int op_holders(struct op_context *context, const struct shmd_wire_holders *body) {
+        struct shmd_wire_holders_reply reply = { 0 };
+        struct shmd_wire_holder *entries = (struct shmd_wire_holder *) page;
+        struct hold *hold;
+
+        if (context->tail_size > 0)
+                return SHMD_MALFORMED;
+        if (!may_see(context, context->segment))
+                return SHMD_NOT_FOUND;
+        reply.unknown = is_held_elsewhere(context, context->segment);
+        reply.hidden = !may_see_holders(context, context->segment);
+        if (!reply.hidden && !context->segment->idle_queued)
+                TAILQ_FOREACH(hold, &context->segment->holds, by_age) {
+                        if (hold->key <= body->after)
+                                continue;
+                        if (reply.count == PAGE_ENTRIES) {
+                                reply.more = 1;
+                                break;
+                        }
+                        describe_holder(hold, &entries[reply.count++]);
+                }
+        return op_reply_with_tail(context, &reply, page, reply.count * sizeof(*entries));
+}
+
+/* proc(5): since Linux 6.2 the size of the directory is the number of open descriptors. Counting them would take too long. */
+static uint64_t count_descriptors(const struct daemon *daemon) {
+        struct stat st;
+
+        if (stat("/proc/self/fd", &st) == 0 && st.st_size > 0)
+                return (uint64_t) st.st_size;
+        return daemon->registry.segments + daemon->memfd.shared_count + daemon->server.count;
+}
+
+static uint64_t memory_available(void) {
+        FILE *file = fopen("/proc/meminfo", "re");
+        unsigned long long kilobytes = 0;
+        char line[128];
+
+        if (!file)
+                return 0;
+        while (fgets(line, sizeof(line), file))
+                if (sscanf(line, "MemAvailable: %llu", &kilobytes) == 1)
+                        break;
+        (void) fclose(file);
+        return (uint64_t) kilobytes * 1024;
+}
+
+int op_status(struct op_context *context, const struct shmd_wire_status *body) {
+        struct daemon *daemon = context->daemon;
+        uid_t uid = context->session->credentials.uid;
+        struct shmd_wire_status_reply reply = {
+                .started_usec = daemon->started_usec,
+                .uptime_usec = now_monotonic_usec() - daemon->started_monotonic_usec,
+                .instance = daemon->instance,
+                .segments = daemon->registry.segments,
+                .unlinked = daemon->registry.unlinked,
+                .bytes = daemon->registry.bytes,
+                .holds = daemon->registry.holds,
+                .connections = daemon->server.count,
+                .descriptors = count_descriptors(daemon),
+                .descriptors_max = daemon->descriptors_max,
+                .memory_available = memory_available(),
+                .pid = (uint32_t) getpid(),
+                .uid = geteuid(),
+                .version = PACKAGE_VERSION,
+        };
+
+        if (body->reserved != 0)
+                return SHMD_MALFORMED;
+        for (int i = 0; i < QUOTA_COUNT; i++) {
+                reply.used[i] = quota_used(&daemon->quota, uid, i);
+                reply.maximum[i] = quota_maximum(&daemon->quota, uid, i);
+        }
+        return op_reply(context, &reply, NULL, 0);
+}

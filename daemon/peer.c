@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+#include "peer.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "util.h"
+
+#ifndef SO_PEERGROUPS
+#define SO_PEERGROUPS 59
+#endif
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+/* How many groups a process can have: NGROUPS_MAX of the kernel. */
+#define GROUPS_MAX 65536u
+
+static int peer_groups(int socket_fd, gid_t **ret_groups, size_t *ret_count) {
+        gid_t few[32];
+        socklen_t size = sizeof(few);
+        gid_t *groups;
+
+        if (getsockopt(socket_fd, SOL_SOCKET, SO_PEERGROUPS, few, &size) == 0) {
+                if (size == 0)
+                        return 0;
+                groups = malloc(size);
+                if (!groups)
+                        return -ENOMEM;
+                memcpy(groups, few, size);
+        } else {
+                /* ERANGE tells the size that is needed. */
+                if (errno != ERANGE || size > GROUPS_MAX * sizeof(gid_t))
+                        return negative_errno();
+                groups = malloc(size);
+                if (!groups)
+                        return -ENOMEM;
+                if (getsockopt(socket_fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) < 0) {
+                        free(groups);
+                        return negative_errno();
+                }
+        }
+        *ret_groups = groups;
+        *ret_count = size / sizeof(gid_t);
+        return 0;
+}
+
+int peer_credentials(int socket_fd, struct credentials *ret_credentials) {
+        struct credentials credentials = { 0 };
+        struct ucred cred;
+        socklen_t size = sizeof(cred);
+        int r;
+
+        if (getsockopt(socket_fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
+                return negative_errno();
+        r = peer_groups(socket_fd, &credentials.groups, &credentials.n_groups);
+        if (r < 0)
+                return r;
+        credentials.uid = cred.uid;
+        credentials.gid = cred.gid;
+        credentials.pid = cred.pid;
+        *ret_credentials = credentials;
+        return 0;
+}
+
+void credentials_done(struct credentials *credentials) {
+        free(credentials->groups);
+        credentials->groups = NULL;
+        credentials->n_groups = 0;
+}
+
+static void read_proc(pid_t pid, const char *file, char *buffer, size_t size) {
+        _cleanup_close_ int fd = -EBADF;
+        char path[64];
+        ssize_t n;
+
+        buffer[0] = '\0';
+        (void) snprintf(path, sizeof(path), "/proc/%d/%s", (int) pid, file);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+                return;
+        n = read(fd, buffer, size - 1);
+        buffer[MAX(n, 0)] = '\0';
+}
+
+/* The last component of the cgroup's path that systemd made for a unit: systemd.unit(5). */
+static void unit_from_cgroup(char *cgroup, char *unit, size_t size) {
+        static const char *const suffixes[] = { ".service", ".scope" };
+        char *line = strstr(cgroup, "0::");
+
+        unit[0] = '\0';
+        if (!line)
+                return;
+        line[strcspn(line, "\n")] = '\0';
+        for (char *component = strrchr(line, '/'); component; component = strrchr(line, '/')) {
+                size_t length = strlen(component + 1);
+
+                for (size_t i = 0; i < ELEMENTSOF(suffixes); i++) {
+                        size_t suffix = strlen(suffixes[i]);
+
+                        if (length > suffix && strcmp(component + 1 + length - suffix, suffixes[i]) == 0) {
+                                (void) snprintf(unit, size, "%s", component + 1);
+                                return;
+                        }
+                }
+                *component = '\0';
+        }
+}
+
+/* Without SO_PEERPIDFD: nobody can say, so believe it. */
+static bool peer_is_alive(int socket_fd) {
+        _cleanup_close_ int pidfd = -EBADF;
+        socklen_t size = sizeof(pidfd);
+        struct pollfd poll_fd = { .events = POLLIN };
+
+        if (getsockopt(socket_fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &size) < 0)
+                return errno == ENOPROTOOPT;
+        poll_fd.fd = pidfd;
+        return poll(&poll_fd, 1, 0) == 0;
+}
+
+void peer_describe(int socket_fd, pid_t pid, char *command, size_t command_size, char *unit, size_t unit_size) {
+        char cgroup[4096];
+
+        command[0] = unit[0] = '\0';
+        if (pid <= 0)
+                return;
+        read_proc(pid, "comm", command, command_size);
+        command[strcspn(command, "\n")] = '\0';
+        read_proc(pid, "cgroup", cgroup, sizeof(cgroup));
+        unit_from_cgroup(cgroup, unit, unit_size);
+        /* Asked last: if it lives now, it was it that was read. */
+        if (!peer_is_alive(socket_fd))
+                command[0] = unit[0] = '\0';
+}
