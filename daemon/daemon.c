@@ -145,6 +145,9 @@ static int init_parts(struct daemon *daemon) {
         r = worker_init(&daemon->worker, daemon->base);
         if (r < 0)
                 return fail("make an eventfd", r);
+        r = worker_init(&daemon->discarder, daemon->base);
+        if (r < 0)
+                return fail("make an eventfd", r);
         r = generation_init(&daemon->generation);
         if (r < 0)
                 return fail("make the page of name generations", r);
@@ -162,6 +165,7 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
                 .generation.fd = -EBADF,
                 .lease.inotify_fd = -EBADF,
                 .worker.event_fd = -EBADF,
+                .discarder.event_fd = -EBADF,
                 .memfd.proc_fd = -EBADF,
         };
         quota_init(&daemon->quota);
@@ -210,6 +214,7 @@ static void daemon_done(struct daemon *daemon) {
                 server_done(&daemon->server);
         close_all_segments(daemon);
         worker_done(&daemon->worker);
+        worker_abandon(&daemon->discarder);
         lease_done(&daemon->lease);
         generation_done(&daemon->generation);
         memfd_done(&daemon->memfd);

@@ -24,6 +24,7 @@ struct daemon {
         struct memfd memfd;
         struct lease lease;
         struct worker worker;
+        struct worker discarder; /* closes what clients sent: one that never comes back holds up nobody */
         struct generation generation;
         struct server server;
         struct event *linger_event;

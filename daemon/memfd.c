@@ -207,6 +207,10 @@ bool memfd_matches(const struct segment *segment, int fd, bool write) {
         int flags = fcntl(fd, F_GETFL);
         struct stat ours, theirs;
 
+        /* Only a memfd or its like has seals. Of anything else not even fstat(2) may be asked: behind it there
+         * could be a file system that its owner has made never to answer. */
+        if (fcntl(fd, F_GET_SEALS) < 0)
+                return false;
         if (flags < 0 || (flags & O_PATH) || (flags & O_ACCMODE) != (write ? O_RDWR : O_RDONLY))
                 return false;
         if (fstat(segment->custody.guard_fd, &ours) < 0 || fstat(fd, &theirs) < 0)

@@ -23,7 +23,7 @@
 #endif
 
 #define OPEN_FLAGS (SHMD_WIRE_WRITE | SHMD_WIRE_PRIVATE | SHMD_WIRE_DETACHED | SHMD_WIRE_TRUNCATE)
-#define CREATE_FLAGS (OPEN_FLAGS | SHMD_WIRE_CREATE | SHMD_WIRE_POSIX | SHMD_WIRE_READ_MODE)
+#define CREATE_FLAGS (OPEN_FLAGS | SHMD_WIRE_CREATE | SHMD_WIRE_POSIX)
 
 int op_hello(struct op_context *context, const struct shmd_wire_hello *body) {
         struct session *session = context->session;

@@ -20,6 +20,9 @@
 #define SEND_BUFFER (2 * (int) SHMD_MESSAGE_MAX)
 #define IN_FLIGHT_MAX SHMD_DESCRIPTORS_MAX
 
+/* As long as so many descriptors of clients wait to be closed, no more are taken. */
+#define DISCARD_MAX 64u
+
 static struct parked *parked_free(struct parked *parked) {
         if (!parked)
                 return NULL;
@@ -134,7 +137,13 @@ struct session *session_free(struct session *session) {
         if (session->write_event)
                 event_free(session->write_event);
         parked_free(session->parked);
-        session->fd = close_fd(session->fd);
+        if (session->drained)
+                session->fd = close_fd(session->fd);
+        else {
+                /* What it sent and nobody read goes with the socket, descriptors and all: see discard_fds(). */
+                (void) shutdown(session->fd, SHUT_RDWR);
+                worker_close(&daemon->discarder, TAKE_FD(session->fd));
+        }
         client_done(&session->client, now_realtime_usec());
         charge_done(&session->charge);
         credentials_done(&session->credentials);
@@ -161,20 +170,32 @@ static void on_writable(evutil_socket_t fd, short what, void *userdata) {
                 session_free(session);
 }
 
+/*
+ * Closing what a client sent may take as long as the client likes: the last reference to gigabytes, a file of a file
+ * system that never answers close(2).
+ */
+static void discard_fds(struct daemon *daemon, struct wire_fds *fds) {
+        for (unsigned i = 0; i < fds->count; i++)
+                worker_close(&daemon->discarder, TAKE_FD(fds->fd[i]));
+        fds->count = 0;
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *userdata) {
         /* One thread, one message at a time. */
         static _Alignas(uint64_t) char buffer[SHMD_MESSAGE_MAX];
         struct session *session = userdata;
         struct daemon *daemon = session->daemon;
         struct wire_fds fds = WIRE_FDS_INIT;
+        bool take_fds = worker_load(&daemon->discarder) < DISCARD_MAX;
         ssize_t n;
         int r = 0;
 
         (void) what;
-        n = wire_receive(fd, buffer, sizeof(buffer), &fds, MSG_DONTWAIT);
+        n = wire_receive(fd, buffer, sizeof(buffer), take_fds ? &fds : NULL, MSG_DONTWAIT);
         if (n > 0)
                 r = dispatch(session, buffer, (size_t) n, &fds);
-        wire_fds_done(&fds);
+        discard_fds(daemon, &fds);
+        session->drained = n == 0;
 
         if (n == -EAGAIN)
                 return;

@@ -41,6 +41,7 @@ struct session {
         int fd;
         unsigned fds_in_flight; /* at most so many descriptors that the client has not received yet */
         bool greeted;           /* HELLO is done */
+        bool drained;           /* the client has closed, and everything that it sent was read */
         bool described;         /* command and unit are known */
         char command[16];
         char unit[64];

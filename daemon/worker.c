@@ -53,8 +53,10 @@ static void on_finished(evutil_socket_t fd, short what, void *userdata) {
 
         (void) what;
         (void) !read(fd, &count, sizeof(count));
-        while ((job = take_finished(worker)))
+        while ((job = take_finished(worker))) {
+                worker->load--;
                 job->done(job);
+        }
 }
 
 int worker_init(struct worker *worker, struct event_base *base) {
@@ -91,6 +93,12 @@ void worker_done(struct worker *worker) {
         pthread_mutex_destroy(&worker->lock);
 }
 
+void worker_abandon(struct worker *worker) {
+        on_finished(worker->event_fd, 0, worker);
+        if (worker->load == 0)
+                worker_done(worker);
+}
+
 /* Signals are the event loop's. */
 static bool worker_start(struct worker *worker) {
         sigset_t all, before;
@@ -110,6 +118,7 @@ void worker_submit(struct worker *worker, struct job *job) {
                 job->done(job);
                 return;
         }
+        worker->load++;
         pthread_mutex_lock(&worker->lock);
         TAILQ_INSERT_TAIL(&worker->waiting, job, entry);
         pthread_cond_signal(&worker->wake);

@@ -28,6 +28,7 @@ struct worker {
         struct event *event;
         pthread_t thread;
         int event_fd;
+        unsigned load; /* jobs submitted and not yet done */
         bool started, stop;
 };
 
@@ -36,8 +37,16 @@ int worker_init(struct worker *worker, struct event_base *base);
 /* Runs what is waiting to its end, without done(), and joins the thread. */
 void worker_done(struct worker *worker);
 
+/* The same for one whose jobs may never end: leaves it to the end of the process if they have not by now. */
+void worker_abandon(struct worker *worker);
+
 /* Hands a job over. Where no thread can be had it is run at once. */
 void worker_submit(struct worker *worker, struct job *job);
 
 /* Closes a descriptor over there. Takes it. */
 void worker_close(struct worker *worker, int fd);
+
+/* How many jobs wait or run. Event loop only. */
+static inline unsigned worker_load(const struct worker *worker) {
+        return worker->load;
+}

@@ -31,7 +31,7 @@
 
 struct shmd_wire_header {
         uint16_t operation; /* enum shmd_operation */
-        uint16_t status;    /* enum shmd_status; zero in a request */
+        uint16_t status;    /* enum wire_status; zero in a request */
         uint32_t serial;    /* chosen by the client, given back in the reply; zero in events */
 };
 
@@ -130,7 +130,6 @@ enum shmd_wire_open_flags {
         SHMD_WIRE_PRIVATE = 1u << 3,   /* a file description that nobody shares */
         SHMD_WIRE_DETACHED = 1u << 4,  /* the descriptor is the hold, not the connection (implies PRIVATE) */
         SHMD_WIRE_TRUNCATE = 1u << 5,  /* O_TRUNC: POSIX segments only */
-        SHMD_WIRE_READ_MODE = 1u << 6, /* CREATE: the creator's hold is read-only (shm_open without O_RDWR) */
 };
 
 struct shmd_wire_create {

@@ -31,7 +31,7 @@ const char *status_to_words(unsigned status) {
         }
 }
 
-enum shmd_status status_from_errno(int error) {
+enum wire_status status_from_errno(int error) {
         switch (-error) {
         case 0:
                 return SHMD_OK;

@@ -22,9 +22,10 @@
         STATUS(13, TOO_LARGE, EFBIG, "too large")                                  \
         STATUS(14, NO_MEMORY, ENOMEM, "out of memory")                             \
         STATUS(15, NO_DESCRIPTORS, ENFILE, "the daemon has no file descriptors left") \
-        STATUS(16, FAILED, EIO, "the daemon failed, its log says more")
+        STATUS(16, FAILED, EIO, "the daemon failed, its log says more")            \
+        STATUS(17, NOT_ADMINISTRATOR, EPERM, "only an administrator may give it away, or to a group that is not the caller's")
 
-enum shmd_status {
+enum wire_status {
         SHMD_OK = 0,
 #define SHMD_STATUS_ENUM(number, NAME, error, words) SHMD_##NAME = number,
         SHMD_STATUS_TABLE(SHMD_STATUS_ENUM)
@@ -38,4 +39,4 @@ int status_to_errno(unsigned status);
 const char *status_to_words(unsigned status);
 
 /* The status for a failure of the daemon's own, given as a negative errno value. */
-enum shmd_status status_from_errno(int error);
+enum wire_status status_from_errno(int error);

@@ -78,8 +78,8 @@ ssize_t wire_receive(int socket_fd, void *buffer, size_t size, struct wire_fds *
         struct msghdr message = {
                 .msg_iov = &part,
                 .msg_iovlen = 1,
-                .msg_control = &control,
-                .msg_controllen = sizeof(control),
+                .msg_control = fds ? &control : NULL,
+                .msg_controllen = fds ? sizeof(control) : 0,
         };
         ssize_t n;
 
@@ -89,7 +89,8 @@ ssize_t wire_receive(int socket_fd, void *buffer, size_t size, struct wire_fds *
         if (n < 0)
                 return negative_errno();
 
-        collect_fds(&message, fds);
+        if (fds)
+                collect_fds(&message, fds);
         if (message.msg_flags & MSG_CTRUNC)
                 return -EBADMSG;
         if (message.msg_flags & MSG_TRUNC)

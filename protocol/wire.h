@@ -38,7 +38,7 @@ int wire_send(int socket_fd, const struct shmd_wire_header *header, const void *
 /*
  * Receives one datagram into a buffer of size bytes; its descriptors, close-on-exec, go
  * into fds, which the caller owns afterwards whatever the outcome, and must be
- * empty before.
+ * empty before. If fds is NULL none are taken, the kernel drops them.
  *
  * The number of bytes, 0 at the end of the stream; -EAGAIN if non-blocking and empty;
  * -EMSGSIZE if the datagram was longer than the buffer; -EBADMSG if descriptors were lost

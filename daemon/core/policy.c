@@ -38,8 +38,8 @@ int policy_chown(const struct credentials *credentials, const struct ownership *
         if (credentials->uid != owner->uid)
                 return SHMD_NOT_OWNER;
         if (uid != (uid_t) -1 && uid != owner->uid)
-                return SHMD_DENIED;
+                return SHMD_NOT_ADMINISTRATOR;
         if (gid != (gid_t) -1 && gid != owner->gid && !credentials_in_group(credentials, gid))
-                return SHMD_DENIED;
+                return SHMD_NOT_ADMINISTRATOR;
         return 0;
 }

@@ -39,7 +39,7 @@ int policy_open(const struct credentials *credentials, const struct ownership *o
 int policy_manage(const struct credentials *credentials, const struct ownership *owner);
 
 /*
- * Making it somebody's: 0, SHMD_NOT_OWNER or SHMD_DENIED. Nobody but an administrator gives a segment to another
+ * Making it somebody's: 0, SHMD_NOT_OWNER or SHMD_NOT_ADMINISTRATOR. Nobody but an administrator gives a segment to another
  * user, whose quota it would then be charged to; the group may be any of the owner's own.
  */
 int policy_chown(const struct credentials *credentials, const struct ownership *owner, uid_t uid, gid_t gid);
