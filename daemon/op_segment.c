@@ -140,6 +140,8 @@ static int make_plan(struct op_context *context, const struct shmd_wire_create *
                 return SHMD_MALFORMED;
         if ((body->flags & ~CREATE_FLAGS) || body->mode > 0777 || body->lifetime > WIRE_LIFETIME_CREATOR)
                 return SHMD_INVALID;
+        if ((body->flags & SHMD_WIRE_TRUNCATE) && !(body->flags & SHMD_WIRE_POSIX))
+                return SHMD_INVALID;
         if ((body->linger_usec != 0) && body->lifetime != WIRE_LIFETIME_LINGER)
                 return SHMD_INVALID;
         switch (name_check(context->tail, body->name_size, &name, &size)) {
@@ -272,6 +274,8 @@ int op_unlink(struct op_context *context, const struct shmd_wire_unlink *body) {
                 return SHMD_MALFORMED;
         if (context->segment->state == WIRE_STATE_UNLINKED)
                 return SHMD_NOT_FOUND;
+        /* Whoever hears of the answer may not find the name in what he remembers any more. */
+        generation_advance(&context->daemon->generation, context->segment->id);
         r = op_reply(context, &reply, NULL, 0);
         if (r < 0)
                 return r;

@@ -125,6 +125,15 @@ void session_describe(struct session *session) {
                       sizeof(session->unit));
 }
 
+/* The names that end with their creator are remembered by others. */
+static void forget_names(struct session *session) {
+        struct segment *segment;
+
+        TAILQ_FOREACH(segment, &session->client.created, by_creator)
+                if (segment->lifetime == WIRE_LIFETIME_CREATOR)
+                        generation_advance(&session->daemon->generation, segment->id);
+}
+
 struct session *session_free(struct session *session) {
         struct daemon *daemon;
 
@@ -144,6 +153,7 @@ struct session *session_free(struct session *session) {
                 (void) shutdown(session->fd, SHUT_RDWR);
                 worker_close(&daemon->discarder, TAKE_FD(session->fd));
         }
+        forget_names(session);
         client_done(&session->client, now_realtime_usec());
         charge_done(&session->charge);
         credentials_done(&session->credentials);
