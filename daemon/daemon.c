@@ -75,6 +75,7 @@ static void on_free(struct segment *segment, void *userdata) {
                 return;
         case SETTLED_FREE:
                 close_segment(daemon, segment);
+                server_consider_idle(&daemon->server);
                 return;
         }
 }
@@ -123,7 +124,12 @@ static uint64_t raise_descriptor_limit(void) {
         return limit.rlim_cur;
 }
 
-static int ignore_signals(void) {
+static int set_up_signals(void) {
+        sigset_t none;
+
+        /* Whoever started us may have blocked some: sigprocmask(2), it is inherited. */
+        sigemptyset(&none);
+        (void) sigprocmask(SIG_SETMASK, &none, NULL);
         /* SIGPIPE: clients go away. SIGIO: a lease that breaks in the moment of asking: fcntl(2), F_SETLEASE. */
         return signal(SIGPIPE, SIG_IGN) == SIG_ERR || signal(SIGIO, SIG_IGN) == SIG_ERR ? negative_errno() : 0;
 }
@@ -173,9 +179,9 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
         TAILQ_INIT(&daemon->server.sessions);
         if (getrandom(&daemon->instance, sizeof(daemon->instance), 0) != sizeof(daemon->instance))
                 return fail("get random bytes", negative_errno());
-        r = ignore_signals();
+        r = set_up_signals();
         if (r < 0)
-                return fail("ignore signals", r);
+                return fail("set up signals", r);
         daemon->base = event_base_new();
         daemon->linger_event = daemon->base ? evtimer_new(daemon->base, on_linger, daemon) : NULL;
         if (!daemon->linger_event)
@@ -245,7 +251,8 @@ static int run(struct daemon *daemon) {
 }
 
 int daemon_run(const struct options *options) {
-        struct daemon daemon;
+        /* Not on the stack: a thread that never comes back may outlive this function. */
+        static struct daemon daemon;
         int r;
 
         r = daemon_init(&daemon, options);

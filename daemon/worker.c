@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
+#include <time.h>
 
 #include "util.h"
 
@@ -74,16 +75,16 @@ int worker_init(struct worker *worker, struct event_base *base) {
         return 0;
 }
 
-void worker_done(struct worker *worker) {
+static void tell_to_stop(struct worker *worker) {
+        pthread_mutex_lock(&worker->lock);
+        worker->stop = true;
+        pthread_cond_signal(&worker->wake);
+        pthread_mutex_unlock(&worker->lock);
+}
+
+static void free_parts(struct worker *worker) {
         struct job *job;
 
-        if (worker->started) {
-                pthread_mutex_lock(&worker->lock);
-                worker->stop = true;
-                pthread_cond_signal(&worker->wake);
-                pthread_mutex_unlock(&worker->lock);
-                pthread_join(worker->thread, NULL);
-        }
         while ((job = take_finished(worker)))
                 free(job);
         if (worker->event)
@@ -93,10 +94,25 @@ void worker_done(struct worker *worker) {
         pthread_mutex_destroy(&worker->lock);
 }
 
+void worker_done(struct worker *worker) {
+        if (worker->started) {
+                tell_to_stop(worker);
+                pthread_join(worker->thread, NULL);
+        }
+        free_parts(worker);
+}
+
 void worker_abandon(struct worker *worker) {
-        on_finished(worker->event_fd, 0, worker);
-        if (worker->load == 0)
-                worker_done(worker);
+        struct timespec until;
+
+        if (worker->started) {
+                (void) clock_gettime(CLOCK_REALTIME, &until);
+                until.tv_sec++;
+                tell_to_stop(worker);
+                if (pthread_timedjoin_np(worker->thread, NULL, &until) != 0)
+                        return;
+        }
+        free_parts(worker);
 }
 
 /* Signals are the event loop's. */

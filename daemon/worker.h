@@ -37,7 +37,7 @@ int worker_init(struct worker *worker, struct event_base *base);
 /* Runs what is waiting to its end, without done(), and joins the thread. */
 void worker_done(struct worker *worker);
 
-/* The same for one whose jobs may never end: leaves it to the end of the process if they have not by now. */
+/* The same for one whose jobs may never end: after a second it leaves them, and the worker, to the end of the process. */
 void worker_abandon(struct worker *worker);
 
 /* Hands a job over. Where no thread can be had it is run at once. */
