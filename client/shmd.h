@@ -15,11 +15,16 @@
  *  - Besides the errors listed, all that talk to the daemon can return:
  *    -ECONNREFUSED or -ENOENT: no daemon; -EPROTO: the peer breaks the protocol;
  *    -EOPNOTSUPP: it is too old for this; -ENOMEM, -EMFILE, -ENFILE: out of memory or
- *    descriptors, here or there; -EDQUOT: one of the user's limits.
+ *    descriptors, here or there; -EDQUOT: one of the user's limits; -ECONNRESET: the
+ *    daemon went away, and whether it did what was asked is not known.
+ *  - A connection whose daemon has gone is made anew by the next call that needs it, and holds
+ *    are shown to the new daemon. What is open and mapped stays usable throughout.
  *  - Thread safety: a connection, with all segments opened through it, is used
  *    by one thread at a time; different connections are independent. The library
  *    keeps no hidden threads, never touches signals or standard streams, and
  *    does not log.
+ *  - Calls are repeated when a signal interrupts them. A call may not be left by longjmp or by
+ *    cancelling its thread, nor made from a signal handler.
  *  - Fork: the child may use what it inherited, segments and connection alike. At its
  *    first use of the connection it gets one of its own, and its holds count for
  *    themselves. After vfork only exec and _exit may be called. Exec closes all.
@@ -76,11 +81,13 @@ enum shmd_backing {
  * Connects to a daemon. socket_path may be NULL: then $SHMD_SOCKET, else
  * /run/shmd/shmd.sock if it is there, else $XDG_RUNTIME_DIR/shmd/shmd.sock; where only
  * the last is left and nobody listens there, a per-user daemon is started, unless
- * $SHMD_AUTOSTART is 0. The connection is freed with shmd_disconnect().
+ * $SHMD_AUTOSTART is 0; $SHMD_DAEMON may give its program as an absolute path. Programs with
+ * more rights than their user ignore the environment. The connection is freed with shmd_disconnect().
  *
  * Errors: -ENOENT, -ECONNREFUSED: nobody listens; -EACCES: no right to the socket;
  * -ENAMETOOLONG: the path does not fit a socket address; -EPROTO: another service
- * listens there; -EDQUOT: the user has too many connections.
+ * listens there; -EDQUOT: the user has too many connections; where a daemon is started, also -EPERM: the
+ * directory is another's or writable for others, -EBUSY: another daemon neither listens nor ends.
  */
 int shmd_connect(const char *socket_path, struct shmd **ret_connection);
 
@@ -111,7 +118,9 @@ const char *shmd_socket_path(struct shmd *connection);
 
 /* Zero in any field stands for its default; initialise with { 0 }. */
 struct shmd_create_options {
-        uint32_t mode;          /* permission bits, less the umask. 0: 0600, whatever the umask. Execute bits are dropped */
+        /* Permission bits, less the umask (taken as 077 where /proc does not tell it); 0: 0600, whatever the umask.
+         * Execute bits are dropped. */
+        uint32_t mode;
         uint32_t lifetime;      /* enum shmd_lifetime */
         uint64_t linger_usec;   /* with SHMD_LIFETIME_LINGER, microseconds */
         const char *labels;     /* "key=value" lines, each ended by '\n'; at most 1024 bytes; NULL: none */

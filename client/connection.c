@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A connection's life: found, made, greeted; made anew in a forked child and after the daemon has
+ * gone; ended.
+ *
+ * Owns the socket and the page of generations. HELLO is answered before shmd_connect() returns: only so can
+ * it tell "no daemon", "another service" and "refused" apart, and it costs one round trip in a connection's life.
+ *
+ * After a renewal every hold has been shown to the daemon again; what it didn't want to count stays usable. What
+ * was sent before a loss is never sent again by itself, except as connection_call() says.
+ */
+#include "internal.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#define SYSTEM_SOCKET "/run/shmd/shmd.sock"
+#define USER_SOCKET "/shmd/shmd.sock" /* below $XDG_RUNTIME_DIR */
+
+/* A daemon that was idle may go just when we come; so often we come again. */
+#define ATTEMPTS_MAX 3
+/* Descriptors that nobody should notice are moved here or above, where there is room. */
+#define UNOBTRUSIVE_FD 64
+/* More counters than this are no page of generations. */
+#define GENERATION_SLOTS_MAX (1u << 20)
+
+/* --- the page of generations --- */
+
+static void generations_done(struct generations *generations) {
+        if (generations->slots)
+                (void) munmap((void *) generations->slots, generations->count * sizeof(atomic_uint));
+        close_fd(generations->fd);
+        *generations = (struct generations) { .fd = -EBADF };
+}
+
+/* Large enough, and sealed to stay so: reading it can't end in SIGBUS. */
+static bool generations_are_safe(int fd, size_t size) {
+        struct stat st;
+        int seals = fcntl(fd, F_GET_SEALS);
+
+        return seals >= 0 && (seals & F_SEAL_SHRINK) && fstat(fd, &st) == 0 && (uint64_t) st.st_size >= size;
+}
+
+/* At the first question rather than at connect: who opens one segment and goes never asks. */
+const atomic_uint *generations_map(struct generations *generations) {
+        size_t size = generations->count * sizeof(atomic_uint);
+        void *page;
+
+        if (generations->fd < 0)
+                return generations->slots;
+
+        if (generations_are_safe(generations->fd, size)) {
+                page = mmap(NULL, size, PROT_READ, MAP_SHARED, generations->fd, 0);
+                if (page != MAP_FAILED)
+                        generations->slots = page;
+        }
+        generations->fd = close_fd(generations->fd);
+        return generations->slots;
+}
+
+/* --- the socket --- */
+
+int socket_connect(const char *path, int *ret_fd) {
+        _cleanup_close_ int fd = -EBADF;
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        size_t length = strlen(path);
+        int r;
+
+        if (length >= sizeof(address.sun_path))
+                return -ENAMETOOLONG;
+        memcpy(address.sun_path, path, length + 1);
+
+        fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return negative_errno();
+        do
+                r = connect(fd, (const struct sockaddr *) &address, sizeof(address));
+        while (r < 0 && errno == EINTR);
+        if (r < 0)
+                return errno == EPROTOTYPE ? -EPROTO : negative_errno();
+
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
+/* shm_open promises the lowest free number: it shall not be ours. */
+static int fd_move_up(int fd) {
+        int moved = fcntl(fd, F_DUPFD_CLOEXEC, UNOBTRUSIVE_FD);
+
+        if (moved < 0) /* no number so high is allowed */
+                return fd;
+        close_fd(fd);
+        return moved;
+}
+
+/* -ECONNRESET: the daemon was started, and has gone. */
+static int socket_open(struct shmd *connection) {
+        int r, fd;
+
+        r = socket_connect(connection->path, &fd);
+        if ((r == -ENOENT || r == -ECONNREFUSED) && connection->autostart) {
+                r = autostart_daemon(connection->path, &connection->failure);
+                if (r < 0)
+                        return r;
+                r = socket_connect(connection->path, &fd);
+                if (r == -ECONNREFUSED || r == -ENOENT) /* it was there a moment ago */
+                        return -ECONNRESET;
+        }
+        if (r < 0)
+                return failure_connect(&connection->failure, r, connection->path);
+
+        connection->socket_fd = connection->unobtrusive ? fd_move_up(fd) : fd;
+        connection->epoch = process_epoch();
+        return 0;
+}
+
+/* --- losing it --- */
+
+void connection_lose(struct shmd *connection, int error) {
+        struct call *call;
+
+        close_fd(TAKE_FD(connection->socket_fd));
+        failure_words(&connection->failure, error,
+                      error == -EPROTO ? "the peer breaks the protocol" : "the daemon went away before it answered");
+        while ((call = TAILQ_FIRST(&connection->calls))) {
+                TAILQ_REMOVE(&connection->calls, call, entry);
+                call->complete(call, error, NULL);
+        }
+}
+
+int connection_break(struct shmd *connection) {
+        connection_lose(connection, -EPROTO);
+        return -EPROTO;
+}
+
+/* What a parent process left behind is its own business: the calls are its, and the daemon is not told. */
+static void connection_abandon(struct shmd *connection) {
+        close_fd(TAKE_FD(connection->socket_fd));
+        TAILQ_INIT(&connection->calls);
+        wire_fds_done(&connection->fds);
+        generations_done(&connection->generations);
+}
+
+/* --- HELLO --- */
+
+static int hello_read(struct shmd *connection, const struct reply *reply) {
+        struct shmd_wire_hello_reply hello;
+        int r;
+
+        r = reply_read(connection, reply, &hello, sizeof(hello));
+        if (r < 0)
+                return r;
+        if (hello.version != SHMD_PROTOCOL_VERSION || hello.padding != 0 ||
+            hello.generation_slots > GENERATION_SLOTS_MAX)
+                return connection_break(connection);
+
+        connection->instance = hello.instance;
+        if (!connection->unobtrusive && reply->fds->count == 1 && hello.generation_slots > 0) {
+                connection->generations.fd = TAKE_FD(reply->fds->fd[0]);
+                connection->generations.count = hello.generation_slots;
+        }
+        wire_fds_done(reply->fds);
+        return 0;
+}
+
+static int connection_greet(struct shmd *connection) {
+        const struct shmd_wire_hello hello = {
+                .version_min = SHMD_PROTOCOL_VERSION,
+                .version_max = SHMD_PROTOCOL_VERSION,
+        };
+        struct reply reply;
+        int r;
+
+        r = call_perform(connection, &(struct request) { .operation = SHMD_OP_HELLO, .body = &hello }, &reply);
+        if (r == 0)
+                r = reply.status == SHMD_OK ? hello_read(connection, &reply) : reply_refused(connection, &reply);
+        if (r < 0)
+                close_fd(TAKE_FD(connection->socket_fd));
+        return r == -EPIPE ? -ECONNRESET : r;
+}
+
+static int connection_establish(struct shmd *connection) {
+        int r, attempt = 0;
+
+        do {
+                r = socket_open(connection);
+                if (r == 0)
+                        r = connection_greet(connection);
+        } while (r == -ECONNRESET && connection->autostart && ++attempt < ATTEMPTS_MAX);
+
+        if (r == -ECONNRESET) /* to those who ask, that is no daemon */
+                return failure_gone(&connection->failure, connection->path);
+        if (r == -EPROTO)
+                return failure_connect(&connection->failure, r, connection->path);
+        return r;
+}
+
+/* --- making it anew --- */
+
+static int holds_resume(struct shmd *connection, bool same_daemon) {
+        struct hold *hold;
+        int r;
+
+        /* Another daemon counts generations anew: what was kept can't be compared with them. */
+        LIST_FOREACH(hold, &connection->holds, entry) {
+                hold->counted = false;
+                hold->current = hold->current && same_daemon;
+        }
+        LIST_FOREACH(hold, &connection->holds, entry) {
+                r = hold_resume(hold);
+                if (r < 0)
+                        return r;
+        }
+        return 0;
+}
+
+static int connection_renew(struct shmd *connection) {
+        uint64_t instance = connection->instance;
+        int r;
+
+        connection_abandon(connection);
+        r = connection_establish(connection);
+        if (r < 0)
+                return r;
+        r = holds_resume(connection, connection->instance == instance);
+        if (r < 0) /* half a renewal is none */
+                close_fd(TAKE_FD(connection->socket_fd));
+        return r == -EPIPE ? -ECONNRESET : r;
+}
+
+int connection_prepare(struct shmd *connection) {
+        return connection_is_ready(connection) ? 0 : connection_renew(connection);
+}
+
+/* Whether to try again on a new connection: surely not executed, or harmless if executed twice. */
+static bool request_may_be_repeated(const struct request *request, int error) {
+        return error == -EPIPE || (error == -ECONNRESET && request->repeatable);
+}
+
+int connection_call(struct shmd *connection, const struct request *request, struct reply *ret_reply) {
+        int r;
+
+        r = connection_prepare(connection);
+        if (r < 0)
+                return r;
+        r = call_perform(connection, request, ret_reply);
+        if (request_may_be_repeated(request, r)) {
+                r = connection_renew(connection);
+                if (r < 0)
+                        return r;
+                r = call_perform(connection, request, ret_reply);
+        }
+        if (r < 0)
+                return r == -EPIPE ? -ECONNRESET : r;
+        return ret_reply->status == SHMD_OK ? 0 : reply_refused(connection, ret_reply);
+}
+
+/* --- finding a daemon --- */
+
+static int connect_at(struct shmd *connection, const char *path, bool autostart) {
+        char *copy;
+
+        copy = strdup(path);
+        if (!copy)
+                return failure_errno(&connection->failure, -ENOMEM);
+        free(connection->path);
+        connection->path = copy;
+        connection->autostart = autostart;
+        return connection_establish(connection);
+}
+
+static int connect_system(struct shmd *connection) {
+        return connect_at(connection, SYSTEM_SOCKET, false);
+}
+
+static bool autostart_is_wanted(void) {
+        const char *word = secure_getenv("SHMD_AUTOSTART");
+
+        return !word || strcmp(word, "0") != 0;
+}
+
+static int connect_user(struct shmd *connection) {
+        const char *directory = secure_getenv("XDG_RUNTIME_DIR");
+        _cleanup_free_ char *path = NULL;
+
+        if (!directory || directory[0] != '/')
+                return failure_words(&connection->failure, -ENOENT,
+                                     "no daemon: $XDG_RUNTIME_DIR is not set, and " SYSTEM_SOCKET " is not there");
+        path = malloc(strlen(directory) + sizeof(USER_SOCKET));
+        if (!path)
+                return failure_errno(&connection->failure, -ENOMEM);
+        stpcpy(stpcpy(path, directory), USER_SOCKET);
+        return connect_at(connection, path, autostart_is_wanted());
+}
+
+static int connect_default(struct shmd *connection) {
+        const char *path = secure_getenv("SHMD_SOCKET");
+        int r;
+
+        if (path && path[0] != '\0')
+                return connect_at(connection, path, false);
+        r = connect_system(connection);
+        return r == -ENOENT ? connect_user(connection) : r;
+}
+
+static struct shmd *connection_new(void) {
+        struct shmd *connection = malloc(sizeof(*connection));
+
+        if (!connection)
+                return NULL;
+        /* Not the buffer: most of its pages are never touched. */
+        memset(connection, 0, offsetof(struct shmd, fds));
+        connection->fds.count = 0;
+        connection->socket_fd = -EBADF;
+        connection->generations.fd = -EBADF;
+        TAILQ_INIT(&connection->calls);
+        LIST_INIT(&connection->holds);
+        RB_INIT(&connection->ids);
+        RB_INIT(&connection->names);
+        process_register(connection);
+        return connection;
+}
+
+static int connection_start(int (*connect_function)(struct shmd *, const char *), const char *path, bool unobtrusive,
+                            struct shmd **ret_connection) {
+        struct shmd *connection = NULL;
+        struct failure failure = { .kind = FAILURE_NONE };
+        int r;
+
+        r = process_init();
+        if (r >= 0)
+                connection = connection_new();
+        if (!connection) {
+                failure_errno(&failure, -ENOMEM);
+                failure_keep_for_thread(&failure);
+                return -ENOMEM;
+        }
+
+        connection->unobtrusive = unobtrusive;
+        r = connect_function(connection, path);
+        if (r < 0) {
+                failure_keep_for_thread(&connection->failure);
+                shmd_disconnect(connection);
+                return r;
+        }
+        *ret_connection = connection;
+        return 0;
+}
+
+static int connect_as_asked(struct shmd *connection, const char *path) {
+        return path ? connect_at(connection, path, false) : connect_default(connection);
+}
+
+static int connect_as_system(struct shmd *connection, const char *path) {
+        (void) path;
+        return connect_system(connection);
+}
+
+static int connect_as_user(struct shmd *connection, const char *path) {
+        (void) path;
+        return connect_user(connection);
+}
+
+int connection_new_unobtrusive(struct shmd **ret_connection) {
+        return connection_start(connect_as_asked, NULL, true, ret_connection);
+}
+
+_public_ int shmd_connect(const char *socket_path, struct shmd **ret_connection) {
+        return connection_start(connect_as_asked, socket_path, false, ret_connection);
+}
+
+_public_ int shmd_connect_system(struct shmd **ret_connection) {
+        return connection_start(connect_as_system, NULL, false, ret_connection);
+}
+
+_public_ int shmd_connect_user(struct shmd **ret_connection) {
+        return connection_start(connect_as_user, NULL, false, ret_connection);
+}
+
+/* The daemon ends all holds when the socket is closed: so that comes last, when nothing is held any more. */
+_public_ struct shmd *shmd_disconnect(struct shmd *connection) {
+        struct hold *hold;
+
+        if (!connection)
+                return NULL;
+        process_unregister(connection);
+        while ((hold = LIST_FIRST(&connection->holds))) {
+                hold->counted = false;
+                hold_free(hold);
+        }
+        connection_abandon(connection);
+        free(connection->path);
+        free(connection);
+        return NULL;
+}
+
+_public_ const char *shmd_socket_path(struct shmd *connection) {
+        return connection->path;
+}
+
+_public_ const char *shmd_version(void) {
+        return PACKAGE_VERSION;
+}

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What concerns the process as a whole: noticing a fork, and the umask.
+ *
+ * Owns the page that a fork wipes and the list of connections. The list is changed
+ * under its lock only, which fork(2) waits for, so that a child finds it whole. A child
+ * that was made without fork handlers (clone(2), _Fork(3)) does not close its parent's
+ * sockets at once, but at first use.
+ */
+#include "internal.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+struct process_page *process_page;
+
+static atomic_uint last_epoch;
+static pthread_mutex_t connections_lock = PTHREAD_MUTEX_INITIALIZER;
+static LIST_HEAD(, shmd) connections = LIST_HEAD_INITIALIZER(connections);
+
+static void before_fork(void) {
+        (void) pthread_mutex_lock(&connections_lock);
+}
+
+static void after_fork_in_parent(void) {
+        (void) pthread_mutex_unlock(&connections_lock);
+}
+
+static void after_fork_in_child(void) {
+        struct shmd *connection;
+
+        LIST_FOREACH(connection, &connections, process_entry)
+                close_fd(TAKE_FD(connection->socket_fd));
+        (void) pthread_mutex_unlock(&connections_lock);
+        /* The kernel has done so already, unless it is too old. */
+        memset((void *) process_page, 0, sizeof(*process_page));
+}
+
+static void process_init_once(void) {
+        void *page = mmap(NULL, sizeof(*process_page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+        if (page == MAP_FAILED)
+                return;
+        (void) madvise(page, sizeof(*process_page), MADV_WIPEONFORK);
+        process_page = page;
+        if (pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child) != 0) {
+                (void) munmap(page, sizeof(*process_page));
+                process_page = NULL;
+        }
+}
+
+int process_init(void) {
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+        (void) pthread_once(&once, process_init_once);
+        return process_page ? 0 : -ENOMEM;
+}
+
+unsigned process_epoch_new(void) {
+        unsigned none = 0, epoch = atomic_fetch_add(&last_epoch, 1) + 1;
+
+        /* Another thread may have been faster: there is one epoch for all. */
+        return atomic_compare_exchange_strong(&process_page->epoch, &none, epoch) ? epoch : none;
+}
+
+void process_register(struct shmd *connection) {
+        (void) pthread_mutex_lock(&connections_lock);
+        LIST_INSERT_HEAD(&connections, connection, process_entry);
+        (void) pthread_mutex_unlock(&connections_lock);
+}
+
+void process_unregister(struct shmd *connection) {
+        (void) pthread_mutex_lock(&connections_lock);
+        LIST_REMOVE(connection, process_entry);
+        (void) pthread_mutex_unlock(&connections_lock);
+}
+
+static ssize_t read_start(const char *path, char *buffer, size_t size) {
+        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+        ssize_t n;
+
+        if (fd < 0)
+                return negative_errno();
+        do
+                n = read(fd, buffer, size - 1);
+        while (n < 0 && errno == EINTR);
+        if (n < 0)
+                return negative_errno();
+        buffer[n] = '\0';
+        return n;
+}
+
+/*
+ * umask(2) tells the umask only by changing it, which other threads would see. The kernel writes it in the
+ * second line of status; in the first, the thread's name, newlines are escaped. Where that can't be read
+ * (no /proc, or a kernel before 4.7), the safe thing is to give nothing to group and others.
+ */
+mode_t process_umask(void) {
+        static const char word[] = "\nUmask:\t";
+        char status[256];
+        const char *line;
+
+        if (read_start("/proc/thread-self/status", status, sizeof(status)) < 0)
+                return 077;
+        line = strstr(status, word);
+        return line ? (mode_t) strtoul(line + sizeof(word) - 1, NULL, 8) & 0777 : 077;
+}

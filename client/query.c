@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Questions: stat, list, holders, status. They change nothing, so that any of them may be asked twice.
+ *
+ * Lists come a page at a time. A page is decoded entry by entry as it is visited; each entry must come after the one
+ * before, which makes every list end, whatever the daemon sends.
+ */
+#include "internal.h"
+
+#include <string.h>
+
+/* --- a segment --- */
+
+/* What is left of a tail that is being decoded. */
+struct reader {
+        const uint8_t *data;
+        size_t size;
+};
+
+static bool reader_take(struct reader *reader, void *ret_data, size_t size) {
+        if (size > reader->size)
+                return false;
+        memcpy(ret_data, reader->data, size);
+        reader->data += size;
+        reader->size -= size;
+        return true;
+}
+
+/* A string for a buffer of capacity bytes, which are zero. */
+static bool reader_take_string(struct reader *reader, char *ret_string, size_t size, size_t capacity) {
+        return size < capacity && reader_take(reader, ret_string, size) && !memchr(ret_string, '\0', size);
+}
+
+static bool reader_skip_padding(struct reader *reader, size_t size) {
+        if (size > reader->size || !wire_is_zero(reader->data, size))
+                return false;
+        reader->data += size;
+        reader->size -= size;
+        return true;
+}
+
+static bool strings_read(struct reader *reader, const struct shmd_wire_segment *wire, struct shmd_stat *stat) {
+        size_t strings = (size_t) wire->name_size + wire->labels_size + wire->command_size + wire->unit_size;
+        const char *start;
+        size_t size;
+
+        return reader_take_string(reader, stat->name, wire->name_size, sizeof(stat->name)) &&
+               reader_take_string(reader, stat->labels, wire->labels_size, sizeof(stat->labels)) &&
+               reader_take_string(reader, stat->creator_command, wire->command_size, sizeof(stat->creator_command)) &&
+               reader_take_string(reader, stat->creator_unit, wire->unit_size, sizeof(stat->creator_unit)) &&
+               reader_skip_padding(reader, ALIGN8(strings) - strings) &&
+               name_check(stat->name, wire->name_size, &start, &size) == NAME_OK && start == stat->name;
+}
+
+/* The structure has been taken from the reader; its strings follow there. */
+static bool segment_read(struct reader *reader, const struct shmd_wire_segment *wire, struct shmd_stat *ret_stat) {
+        *ret_stat = (struct shmd_stat) {
+                .id = wire->id,
+                .size_bytes = wire->size,
+                .resident_bytes = wire->resident,
+                .linger_usec = wire->linger_usec,
+                .created_usec = wire->created_usec,
+                .opened_usec = wire->opened_usec,
+                .idle_usec = wire->idle_usec,
+                .uid = wire->uid,
+                .gid = wire->gid,
+                .mode = wire->mode,
+                .holders = wire->holders,
+                .lifetime = wire->lifetime,
+                .state = wire->state,
+                .backing = wire->backing,
+                .posix = !!(wire->flags & SHMD_WIRE_SEGMENT_POSIX),
+                .unknown_holder = !!(wire->flags & SHMD_WIRE_SEGMENT_UNKNOWN),
+                .creator_pid = wire->creator_pid,
+                .creator_uid = wire->creator_uid,
+        };
+        return wire->id != 0 && wire->padding == 0 && strings_read(reader, wire, ret_stat);
+}
+
+static int stat_target(struct shmd *connection, const struct target *target, struct shmd_stat *ret_stat) {
+        const struct shmd_wire_stat body = { .target = target->wire };
+        const struct request request = {
+                .operation = SHMD_OP_STAT,
+                .repeatable = true,
+                .body = &body,
+                .tail = target->name,
+                .tail_size = target->name_size,
+        };
+        struct shmd_wire_segment wire;
+        struct shmd_stat stat;
+        struct reader reader;
+        struct reply reply;
+        int r;
+
+        r = connection_call(connection, &request, &reply);
+        if (r < 0)
+                return r;
+        memcpy(&wire, reply.body, sizeof(wire));
+        reader = (struct reader) { reply.tail, reply.tail_size };
+        if (!segment_read(&reader, &wire, &stat) || reader.size > 0)
+                return connection_break(connection);
+
+        *ret_stat = stat;
+        return 0;
+}
+
+_public_ int shmd_stat(struct shmd *connection, const char *name, struct shmd_stat *ret_stat) {
+        struct target target;
+        int r;
+
+        r = target_by_name(connection, name, &target);
+        return r < 0 ? r : stat_target(connection, &target, ret_stat);
+}
+
+_public_ int shmd_stat_id(struct shmd *connection, uint64_t id, struct shmd_stat *ret_stat) {
+        struct target target;
+        int r;
+
+        r = target_by_id(connection, id, &target);
+        return r < 0 ? r : stat_target(connection, &target, ret_stat);
+}
+
+/* --- a list of segments --- */
+
+/* A list on its way: what is asked for, and how far it has come. */
+struct list_walk {
+        struct shmd *connection;
+        const char *prefix;
+        size_t prefix_size;
+        uint32_t flags;
+        shmd_list_function function;
+        void *userdata;
+        struct shmd_stat last; /* the entry visited last: id 0 before the first */
+        bool more;
+};
+
+static int list_ask(struct list_walk *walk, struct reply *ret_reply) {
+        char tail[2 * SHMD_NAME_MAX];
+        size_t after_size = walk->flags & SHMD_WIRE_LIST_UNLINKED ? 0 : strlen(walk->last.name);
+        const struct shmd_wire_list body = {
+                .after_id = walk->flags & SHMD_WIRE_LIST_UNLINKED ? walk->last.id : 0,
+                .flags = walk->flags,
+                .prefix_size = (uint16_t) walk->prefix_size,
+                .after_size = (uint16_t) after_size,
+        };
+        const struct request request = {
+                .operation = SHMD_OP_LIST,
+                .repeatable = true,
+                .body = &body,
+                .tail = tail,
+                .tail_size = walk->prefix_size + after_size,
+        };
+
+        memcpy(tail, walk->prefix, walk->prefix_size);
+        memcpy(tail + walk->prefix_size, walk->last.name, after_size);
+        return connection_call(walk->connection, &request, ret_reply);
+}
+
+static bool list_entry_follows(const struct list_walk *walk, const struct shmd_stat *next) {
+        if (walk->flags & SHMD_WIRE_LIST_UNLINKED)
+                return next->id > walk->last.id;
+        return strcmp(next->name, walk->last.name) > 0 && strncmp(next->name, walk->prefix, walk->prefix_size) == 0;
+}
+
+static int list_visit_entry(struct list_walk *walk, struct reader *reader) {
+        struct shmd_wire_segment wire;
+        struct shmd_stat stat;
+
+        if (!reader_take(reader, &wire, sizeof(wire)) || !segment_read(reader, &wire, &stat) ||
+            !list_entry_follows(walk, &stat))
+                return connection_break(walk->connection);
+        walk->last = stat;
+        return walk->function(&stat, walk->userdata);
+}
+
+static int list_visit_page(struct list_walk *walk, const struct reply *reply) {
+        struct reader reader = { reply->tail, reply->tail_size };
+        struct shmd_wire_list_reply page;
+        int r;
+
+        memcpy(&page, reply->body, sizeof(page));
+        for (uint32_t i = 0; i < page.count; i++) {
+                r = list_visit_entry(walk, &reader);
+                if (r != 0)
+                        return r;
+        }
+        if (reader.size > 0 || (page.more && page.count == 0))
+                return connection_break(walk->connection);
+        walk->more = page.more;
+        return 0;
+}
+
+_public_ int shmd_list(struct shmd *connection, const char *prefix, unsigned flags, shmd_list_function function,
+                       void *userdata) {
+        struct list_walk walk = {
+                .connection = connection,
+                .flags = flags & SHMD_LIST_UNLINKED ? SHMD_WIRE_LIST_UNLINKED : 0,
+                .function = function,
+                .userdata = userdata,
+                .more = true,
+        };
+        enum name_verdict verdict;
+        struct reply reply;
+        int r;
+
+        if (flags & ~SHMD_LIST_UNLINKED)
+                return failure_words(&connection->failure, -EINVAL, "invalid flags");
+        verdict = name_check_prefix(prefix ?: "", prefix ? strlen(prefix) : 0, &walk.prefix, &walk.prefix_size);
+        if (verdict != NAME_OK)
+                return failure_name(&connection->failure, verdict);
+
+        while (walk.more) {
+                r = list_ask(&walk, &reply);
+                if (r < 0)
+                        return r;
+                r = list_visit_page(&walk, &reply);
+                if (r != 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* --- the holders of a segment --- */
+
+struct holders_walk {
+        struct shmd *connection;
+        struct target target;
+        shmd_holder_function function;
+        void *userdata;
+        uint64_t last; /* key of the holder visited last */
+        bool more;
+};
+
+static int holders_ask(struct holders_walk *walk, struct reply *ret_reply) {
+        const struct shmd_wire_holders body = { .target = walk->target.wire, .after = walk->last };
+        const struct request request = { .operation = SHMD_OP_HOLDERS, .repeatable = true, .body = &body };
+
+        return connection_call(walk->connection, &request, ret_reply);
+}
+
+static void holder_read(const struct shmd_wire_holder *wire, struct shmd_holder *ret_holder) {
+        *ret_holder = (struct shmd_holder) {
+                .since_usec = wire->since_usec,
+                .pid = wire->pid,
+                .uid = wire->uid,
+                .gid = wire->gid,
+                .write = wire->access == SHMD_ACCESS_WRITE,
+                .count = wire->count,
+                .detached = wire->detached != 0,
+        };
+        memcpy(ret_holder->command, wire->command, strnlen(wire->command, sizeof(wire->command)));
+        memcpy(ret_holder->unit, wire->unit, strnlen(wire->unit, sizeof(wire->unit)));
+}
+
+static int holders_visit_entry(struct holders_walk *walk, struct reader *reader) {
+        struct shmd_wire_holder wire;
+        struct shmd_holder holder;
+
+        if (!reader_take(reader, &wire, sizeof(wire)) || wire.key <= walk->last || wire.access > SHMD_ACCESS_WRITE)
+                return connection_break(walk->connection);
+        walk->last = wire.key;
+        holder_read(&wire, &holder);
+        return walk->function(&holder, walk->userdata);
+}
+
+static int holders_visit_page(struct holders_walk *walk, const struct reply *reply) {
+        struct reader reader = { reply->tail, reply->tail_size };
+        struct shmd_wire_holders_reply page;
+        int r;
+
+        memcpy(&page, reply->body, sizeof(page));
+        if (page.hidden)
+                return failure_words(&walk->connection->failure, -EPERM,
+                                     "only its owner or an administrator may see who holds it");
+        for (uint32_t i = 0; i < page.count; i++) {
+                r = holders_visit_entry(walk, &reader);
+                if (r != 0)
+                        return r;
+        }
+        if (reader.size > 0 || (page.more && page.count == 0))
+                return connection_break(walk->connection);
+        walk->more = page.more;
+        return 0;
+}
+
+_public_ int shmd_holders(struct shmd *connection, uint64_t id, shmd_holder_function function, void *userdata) {
+        struct holders_walk walk = {
+                .connection = connection,
+                .function = function,
+                .userdata = userdata,
+                .more = true,
+        };
+        struct reply reply;
+        int r;
+
+        r = target_by_id(connection, id, &walk.target);
+        if (r < 0)
+                return r;
+        while (walk.more) {
+                r = holders_ask(&walk, &reply);
+                if (r < 0)
+                        return r;
+                r = holders_visit_page(&walk, &reply);
+                if (r != 0)
+                        return r;
+        }
+        return 0;
+}
+
+/* --- the daemon --- */
+
+/* The order of the wire's account: bytes, segments, holds, connections, watches. */
+static struct shmd_use use_at(const struct shmd_wire_status_reply *wire, unsigned i) {
+        return (struct shmd_use) { .used = wire->used[i], .maximum = wire->maximum[i] };
+}
+
+static void status_read(const struct shmd_wire_status_reply *wire, struct shmd_status *ret_status) {
+        *ret_status = (struct shmd_status) {
+                .started_usec = wire->started_usec,
+                .uptime_usec = wire->uptime_usec,
+                .instance = wire->instance,
+                .segments = wire->segments,
+                .unlinked = wire->unlinked,
+                .bytes = wire->bytes,
+                .holds = wire->holds,
+                .connections = wire->connections,
+                .descriptors = wire->descriptors,
+                .descriptors_max = wire->descriptors_max,
+                .memory_available_bytes = wire->memory_available,
+                .pid = wire->pid,
+                .uid = wire->uid,
+                .my_bytes = use_at(wire, 0),
+                .my_segments = use_at(wire, 1),
+                .my_holds = use_at(wire, 2),
+                .my_connections = use_at(wire, 3),
+                .my_watches = use_at(wire, 4),
+        };
+        memcpy(ret_status->version, wire->version, strnlen(wire->version, sizeof(ret_status->version) - 1));
+}
+
+_public_ int shmd_status(struct shmd *connection, struct shmd_status *ret_status) {
+        const struct shmd_wire_status body = { 0 };
+        const struct request request = { .operation = SHMD_OP_STATUS, .repeatable = true, .body = &body };
+        struct shmd_wire_status_reply wire;
+        struct reply reply;
+        int r;
+
+        r = connection_call(connection, &request, &reply);
+        if (r < 0)
+                return r;
+        r = reply_read(connection, &reply, &wire, sizeof(wire));
+        if (r < 0)
+                return r;
+        status_read(&wire, ret_status);
+        return 0;
+}

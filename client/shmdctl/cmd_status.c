@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+#include "shmdctl.h"
+
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <libsmartcols.h>
+
+/* Zero and the greatest number mean that there is no limit. */
+static bool is_limited(const struct shmd_use *use) {
+        return use->maximum != 0 && use->maximum != UINT64_MAX;
+}
+
+struct account_row {
+        const char *name;
+        const struct shmd_use *use;
+        bool bytes;
+};
+
+enum { ACCOUNT_ROWS = 5 };
+
+static void account_rows(const struct shmd_status *status, struct account_row rows[ACCOUNT_ROWS]) {
+        rows[0] = (struct account_row) { "bytes", &status->my_bytes, true };
+        rows[1] = (struct account_row) { "segments", &status->my_segments, false };
+        rows[2] = (struct account_row) { "holds", &status->my_holds, false };
+        rows[3] = (struct account_row) { "connections", &status->my_connections, false };
+        rows[4] = (struct account_row) { "watches", &status->my_watches, false };
+}
+
+/* --- as JSON --- */
+
+static struct json_object *new_object(void) {
+        struct json_object *object = json_object_new_object();
+
+        if (!object)
+                fail_memory();
+        return object;
+}
+
+static struct json_object *use_to_json(const struct shmd_use *use) {
+        struct json_object *object = new_object();
+
+        json_add_number(object, "used", use->used);
+        if (is_limited(use))
+                json_add_number(object, "maximum", use->maximum);
+        else
+                json_add(object, "maximum", NULL);
+        return object;
+}
+
+static struct json_object *account_to_json(const struct shmd_status *status) {
+        struct json_object *object = new_object();
+        struct account_row rows[ACCOUNT_ROWS];
+
+        account_rows(status, rows);
+        for (size_t i = 0; i < ACCOUNT_ROWS; i++)
+                json_add(object, rows[i].name, use_to_json(rows[i].use));
+        return object;
+}
+
+static int print_json(struct ctl *ctl, const struct shmd_status *status) {
+        struct json_object *object = new_object();
+        char instance[TEXT_SIZE_MAX];
+
+        snprintf(instance, sizeof(instance), "%016" PRIx64, status->instance);
+        json_add_string(object, "version", status->version);
+        json_add_string(object, "socket", shmd_socket_path(ctl->connection));
+        json_add_number(object, "pid", status->pid);
+        json_add_number(object, "uid", status->uid);
+        json_add_string(object, "instance", instance); /* more bits than a number in JSON is sure to keep */
+        json_add_number(object, "started_usec", status->started_usec);
+        json_add_number(object, "uptime_usec", status->uptime_usec);
+        json_add_number(object, "segments", status->segments);
+        json_add_number(object, "unlinked", status->unlinked);
+        json_add_number(object, "bytes", status->bytes);
+        json_add_number(object, "holds", status->holds);
+        json_add_number(object, "connections", status->connections);
+        json_add_number(object, "descriptors", status->descriptors);
+        json_add_number(object, "descriptors_max", status->descriptors_max);
+        json_add_number(object, "memory_available", status->memory_available_bytes);
+        json_add(object, "account", account_to_json(status));
+        return json_print(object);
+}
+
+/* --- as text --- */
+
+static void print_daemon(struct ctl *ctl, const struct shmd_status *status) {
+        char at[TEXT_SIZE_MAX], text[TEXT_SIZE_MAX];
+        bool exact = ctl->options.bytes;
+
+        printf("%-12s ", "daemon:");
+        print_escaped(stdout, status->version);
+        printf(", pid %" PRIu32 ", user %s\n%-12s ", status->pid, user_name(status->uid), "socket:");
+        print_escaped(stdout, shmd_socket_path(ctl->connection));
+        printf("\n%-12s %s", "started:", format_time(status->started_usec, at));
+        printf(" (%s ago)\n", format_duration(status->uptime_usec, text));
+        printf("%-12s %" PRIu64, "segments:", status->segments);
+        if (status->unlinked > 0)
+                printf(", %" PRIu64 " of them unlinked and still held", status->unlinked);
+        printf("\n%-12s %s\n", "size:", format_size(status->bytes, exact, text));
+        printf("%-12s %" PRIu64 "\n", "holds:", status->holds);
+        printf("%-12s %" PRIu64 "\n", "connections:", status->connections);
+        printf("%-12s %" PRIu64 " of %" PRIu64 "\n", "descriptors:", status->descriptors, status->descriptors_max);
+        printf("%-12s %s available\n", "memory:", format_size(status->memory_available_bytes, exact, text));
+}
+
+static void format_number(uint64_t number, char buffer[TEXT_SIZE_MAX]) {
+        snprintf(buffer, TEXT_SIZE_MAX, "%" PRIu64, number);
+}
+
+static void add_account_row(const struct ctl *ctl, struct libscols_table *table, const struct account_row *row) {
+        char used[TEXT_SIZE_MAX], maximum[TEXT_SIZE_MAX] = "-";
+        const char *cells[] = { row->name, used, maximum };
+
+        if (row->bytes)
+                format_size(row->use->used, ctl->options.bytes, used);
+        else
+                format_number(row->use->used, used);
+        if (is_limited(row->use) && row->bytes)
+                format_size(row->use->maximum, ctl->options.bytes, maximum);
+        else if (is_limited(row->use))
+                format_number(row->use->maximum, maximum);
+        table_add_row(table, ELEMENTSOF(cells), cells);
+}
+
+static int print_text(struct ctl *ctl, const struct shmd_status *status) {
+        struct account_row rows[ACCOUNT_ROWS];
+        struct libscols_table *table = table_new(ctl);
+
+        print_daemon(ctl, status);
+        putchar('\n');
+        table_add_column(table, "YOUR", 0);
+        table_add_column(table, "USE", SCOLS_FL_RIGHT);
+        table_add_column(table, "LIMIT", SCOLS_FL_RIGHT);
+        account_rows(status, rows);
+        for (size_t i = 0; i < ACCOUNT_ROWS; i++)
+                add_account_row(ctl, table, &rows[i]);
+        return table_print(table);
+}
+
+int cmd_status(struct ctl *ctl, int n_arguments, char **arguments) {
+        int status = connect_to_daemon(ctl);
+        struct shmd_status daemon;
+        int r;
+
+        (void) n_arguments;
+        (void) arguments;
+        if (status != STATUS_DONE)
+                return status;
+        r = shmd_status(ctl->connection, &daemon);
+        if (r != 0)
+                return fail_shmd(ctl, r, "get the status", NULL);
+        return ctl->options.json ? print_json(ctl, &daemon) : print_text(ctl, &daemon);
+}

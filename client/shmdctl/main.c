@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * shmdctl: the table of commands, from which help is made, and the way to one of
+ * them: options, the number of its arguments, and whether its output arrived.
+ */
+#include "shmdctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <locale.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct command commands[] = {
+        { "list", "[PREFIX]", "segments whose names begin with PREFIX, or all",
+          "--json tells everything of each, whatever the columns.\n", OPTION_COLUMNS | OPTION_ALL | OPTION_BYTES, 0, 1,
+          false, cmd_list },
+        { "show", "NAME|ID", "everything about one, and who holds it",
+          "Holders are shown to the segment's owner and to administrators.\n", 0, 1, 1, false, cmd_show },
+        { "create", "NAME SIZE", "make a segment of zeros",
+          "SIZE is in bytes, or with K, M, G, T in powers of 1024: 64K, 200M, 2G.\n"
+          "Fails if NAME exists. The lifetimes \"holders\" and \"creator\" would end with this command: they are\n"
+          "for programs.\n",
+          OPTIONS_CREATE, 2, 2, false, cmd_create },
+        { "put", "NAME [FILE]", "make a segment of a file's or standard input's bytes",
+          "Fails if NAME exists. What has no size of its own, such as a pipe, is first read into memory as a whole.\n"
+          "If anything fails, no segment is left. While it is being filled others can open it already.\n",
+          OPTIONS_CREATE, 1, 2, false, cmd_put },
+        { "cat", "NAME|ID", "write a segment's bytes to standard output", NULL, 0, 1, 1, false, cmd_cat },
+        { "dump", "NAME|ID", "show a segment's bytes in hexadecimal and as text",
+          "BYTES as SIZE of create, or as 0x1000. Lines equal to the one before are shown as one *.\n",
+          OPTION_OFFSET | OPTION_LENGTH, 1, 1, false, cmd_dump },
+        { "chmod", "MODE NAME|ID...", "change permission bits",
+          "MODE as for chmod(1): octal as in 0640, or changes as in u=rw,g+r,o-rw. Write a-w, not -w.\n"
+          "Who holds a segment already is not concerned.\n",
+          0, 2, -1, false, cmd_chmod },
+        { "chown", "[OWNER][:GROUP] NAME|ID...", "change owner or group",
+          "Names or numbers; \"OWNER:\" stands for the owner's own group too.\n", 0, 2, -1, false, cmd_chown },
+        { "rename", "NAME|ID NEW-NAME", "give a segment another name", "Fails if NEW-NAME exists.\n", 0, 2, 2, false,
+          cmd_rename },
+        { "rm", "NAME|ID...", "take names away; the memory goes with the last holder", NULL, 0, 1, -1, false, cmd_rm },
+        { "hold", "NAME|ID -- PROGRAM [ARGUMENT...]", "run a program with a segment held",
+          "The program finds the number of the segment's descriptor in $SHMD_FD and its size in $SHMD_SIZE.\n"
+          "The exit status is the program's: 128 and the signal's number if a signal killed it, 127 if there\n"
+          "is no such program, 126 if it can't be run; that of shmdctl if the segment can't be held.\n",
+          OPTION_RW, 1, 1, true, cmd_hold },
+        { "status", "", "the daemon, its totals, your own use and limits", NULL, OPTION_BYTES, 0, 0, false,
+          cmd_status },
+};
+
+/* --- help --- */
+
+static void print_commands(FILE *file) {
+        fputs("Usage: shmdctl [OPTION...] COMMAND [ARGUMENT...]\n"
+              "Named shared-memory segments of shmd(8).\n\nCommands:\n",
+              file);
+        for (size_t i = 0; i < ELEMENTSOF(commands); i++) {
+                char text[80];
+
+                snprintf(text, sizeof(text), "%s %s", commands[i].name, commands[i].arguments);
+                fprintf(file, "  %-37s  %s\n", text, commands[i].help);
+        }
+        fputs("\nOptions, before the command or after it:\n", file);
+        options_print_help(file, OPTIONS_GLOBAL);
+        fputs("\nNAME is looked for first; if nothing has it and it is a number, it is taken for an ID.\n"
+              "Without --socket, --user and --system the daemon is looked for in $SHMD_SOCKET,\n"
+              "/run/shmd/shmd.sock and $XDG_RUNTIME_DIR/shmd/shmd.sock.\n"
+              "Exit status: 0 done; 1 refused, or not there; 2 usage; 3 no daemon.\n"
+              "More of a command: shmdctl COMMAND --help, and shmdctl(1).\n",
+              file);
+}
+
+static void print_command(FILE *file, const struct command *command) {
+        fprintf(file, "Usage: shmdctl %s [OPTION...]%s%s\n%c%s.\n", command->name, *command->arguments ? " " : "",
+                command->arguments, command->help[0] - 'a' + 'A', command->help + 1);
+        if (command->options) {
+                fputs("\nOptions:\n", file);
+                options_print_help(file, command->options);
+        }
+        if (command->run == cmd_list)
+                list_print_columns(file);
+        if (command->details)
+                fprintf(file, "\n%s", command->details);
+        fputs("\nEverywhere:\n", file);
+        options_print_help(file, OPTIONS_GLOBAL);
+}
+
+static int print_help(const struct ctl *ctl) {
+        if (ctl->command)
+                print_command(stdout, ctl->command);
+        else
+                print_commands(stdout);
+        stdout_check();
+        return STATUS_DONE;
+}
+
+static int print_version(void) {
+        printf("shmdctl %s\n", shmd_version());
+        return STATUS_DONE;
+}
+
+/* --- the daemon --- */
+
+static int connection_open(struct ctl *ctl) {
+        switch (ctl->options.daemon) {
+        case DAEMON_AT_SOCKET:
+                return shmd_connect(ctl->options.socket_path, &ctl->connection);
+        case DAEMON_OF_USER:
+                return shmd_connect_user(&ctl->connection);
+        case DAEMON_OF_SYSTEM:
+                return shmd_connect_system(&ctl->connection);
+        default:
+                return shmd_connect(NULL, &ctl->connection);
+        }
+}
+
+/* What is refused for a reason of ours or by a daemon that is there. All else means that there is none. */
+static bool is_refusal(int error) {
+        static const int refusals[] = { EACCES, EDQUOT, EINVAL, EMFILE, ENAMETOOLONG, ENFILE, ENOMEM, EOPNOTSUPP, EPERM };
+
+        for (size_t i = 0; i < ELEMENTSOF(refusals); i++) {
+                if (error == -refusals[i])
+                        return true;
+        }
+        return false;
+}
+
+int connect_to_daemon(struct ctl *ctl) {
+        int r = connection_open(ctl);
+
+        if (r >= 0)
+                return STATUS_DONE;
+        fail("%s", shmd_error_message(NULL));
+        return is_refusal(r) ? STATUS_FAILED : STATUS_NO_DAEMON;
+}
+
+/* --- the command --- */
+
+static const struct command *command_find(const char *name) {
+        for (size_t i = 0; i < ELEMENTSOF(commands); i++) {
+                if (strcmp(commands[i].name, name) == 0)
+                        return &commands[i];
+        }
+        return NULL;
+}
+
+/* Cuts off what stands after the first "--": it is another program's. Gives the number of words before it. */
+static int split_program(struct ctl *ctl, int n_words, char **words) {
+        for (int i = 1; i < n_words; i++) {
+                if (strcmp(words[i], "--") == 0) {
+                        ctl->program = words + i + 1;
+                        words[i] = NULL;
+                        return i;
+                }
+        }
+        return n_words;
+}
+
+static int check_arguments(const struct ctl *ctl, int n_arguments, char **arguments) {
+        const struct command *command = ctl->command;
+
+        if (command->arguments_max >= 0 && n_arguments > command->arguments_max) {
+                if (command->runs_program && !ctl->program)
+                        return fail_usage(ctl, "\"--\" is missing before \"%s\"", arguments[command->arguments_max]);
+                return fail_usage(ctl, "too many arguments: \"%s\"", arguments[command->arguments_max]);
+        }
+        if (n_arguments < command->arguments_min || (command->runs_program && (!ctl->program || !ctl->program[0])))
+                return fail_usage(ctl, "%s needs %s", command->name, command->arguments);
+        return STATUS_DONE;
+}
+
+static int run_command(struct ctl *ctl, int n_words, char **words) {
+        int status, parsed;
+
+        if (ctl->command->runs_program)
+                n_words = split_program(ctl, n_words, words);
+        parsed = options_parse(ctl, n_words, words, OPTIONS_GLOBAL | ctl->command->options, false);
+        if (parsed < 0)
+                return STATUS_USAGE;
+        if (ctl->options.help)
+                return print_help(ctl);
+        if (ctl->options.version)
+                return print_version();
+
+        n_words -= parsed;
+        words += parsed;
+        status = check_arguments(ctl, n_words, words);
+        return status == STATUS_DONE ? ctl->command->run(ctl, n_words, words) : status;
+}
+
+static int run(struct ctl *ctl, int n_words, char **words) {
+        int parsed = options_parse(ctl, n_words, words, OPTIONS_GLOBAL, true);
+
+        if (parsed < 0)
+                return STATUS_USAGE;
+        if (ctl->options.help)
+                return print_help(ctl);
+        if (ctl->options.version)
+                return print_version();
+
+        n_words -= parsed;
+        words += parsed;
+        if (n_words == 0) {
+                print_commands(stderr);
+                return STATUS_USAGE;
+        }
+        ctl->command = command_find(words[0]);
+        if (!ctl->command)
+                return fail_usage(ctl, "unknown command \"%s\"", words[0]);
+        return run_command(ctl, n_words, words);
+}
+
+/* --- the process --- */
+
+/* Where one of the standard descriptors is closed, no socket shall take its place. Writing to it fails, as it should. */
+static void fill_standard_descriptors(void) {
+        for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+                if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+                        _exit(STATUS_FAILED);
+        }
+}
+
+/* Names are UTF-8. Where no locale is set, as in containers and services, tables shall have them readable all the same. */
+static void choose_locale(void) {
+        const char *locale = setlocale(LC_CTYPE, "");
+
+        if (!locale || strcmp(locale, "C") == 0 || strcmp(locale, "POSIX") == 0)
+                setlocale(LC_CTYPE, "C.UTF-8");
+}
+
+int main(int argc, char **argv) {
+        struct ctl ctl = { 0 };
+        int status;
+
+        fill_standard_descriptors();
+        choose_locale();
+        status = run(&ctl, argc, argv);
+        shmd_disconnect(ctl.connection);
+        return stdout_close(status);
+}

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The one table of options: what they are called, what they say in --help, and
+ * what they do. Each command takes a set of them besides the global ones.
+ */
+#include "shmdctl.h"
+
+#include <getopt.h>
+#include <string.h>
+
+/* --- what they do: each gives 0, or -1 after telling what is wrong --- */
+
+static int set_socket(struct ctl *ctl, const char *argument) {
+        ctl->options.daemon = DAEMON_AT_SOCKET;
+        ctl->options.socket_path = argument;
+        return 0;
+}
+
+static int set_user(struct ctl *ctl, const char *argument) {
+        (void) argument;
+        ctl->options.daemon = DAEMON_OF_USER;
+        return 0;
+}
+
+static int set_system(struct ctl *ctl, const char *argument) {
+        (void) argument;
+        ctl->options.daemon = DAEMON_OF_SYSTEM;
+        return 0;
+}
+
+static int set_columns(struct ctl *ctl, const char *argument) {
+        ctl->options.columns = argument;
+        return 0;
+}
+
+static int complain(struct ctl *ctl, const char *what, const char *argument, const char *problem) {
+        fail_usage(ctl, "%s \"%s\": %s", what, argument, problem);
+        return -1;
+}
+
+static int set_mode(struct ctl *ctl, const char *argument) {
+        const char *problem = parse_mode(argument, &ctl->options.create.mode);
+
+        /* Zero stands for the default in shmd.h. */
+        if (!problem && (ctl->options.create.mode & 0666) == 0)
+                problem = "would let nobody in, not even its owner; if that is meant, use chmod afterwards";
+        return problem ? complain(ctl, "--mode", argument, problem) : 0;
+}
+
+static int set_lifetime(struct ctl *ctl, const char *argument) {
+        struct shmd_create_options *create = &ctl->options.create;
+        const char *problem = parse_lifetime(argument, &create->lifetime, &create->linger_usec);
+
+        return problem ? complain(ctl, "--lifetime", argument, problem) : 0;
+}
+
+static int set_label(struct ctl *ctl, const char *argument) {
+        struct options *options = &ctl->options;
+        const char *problem = parse_label(argument, options->labels, sizeof(options->labels));
+
+        options->create.labels = options->labels;
+        return problem ? complain(ctl, "--label", argument, problem) : 0;
+}
+
+static int set_offset(struct ctl *ctl, const char *argument) {
+        const char *problem = parse_size(argument, &ctl->options.offset_bytes);
+
+        return problem ? complain(ctl, "--offset", argument, problem) : 0;
+}
+
+static int set_length(struct ctl *ctl, const char *argument) {
+        const char *problem = parse_size(argument, &ctl->options.length_bytes);
+
+        ctl->options.has_length = true;
+        return problem ? complain(ctl, "--length", argument, problem) : 0;
+}
+
+/* --- the table --- */
+
+struct option_row {
+        const char *name;
+        char letter;          /* 0: none */
+        const char *argument; /* NULL: takes none */
+        const char *help;
+        int (*set)(struct ctl *ctl, const char *argument);
+        size_t flag; /* without a function: the bool in struct options that it sets */
+};
+
+#define FLAG(member) .flag = offsetof(struct options, member)
+
+/* In the order of enum option_bit. */
+static const struct option_row rows[] = {
+        { "socket", 0, "PATH", "the daemon that listens there", .set = set_socket },
+        { "user", 0, NULL, "your own daemon, started if need be", .set = set_user },
+        { "system", 0, NULL, "the system's daemon", .set = set_system },
+        { "json", 0, NULL, "one JSON document instead of a table or text", FLAG(json) },
+        { "no-headings", 0, NULL, "tables without their first line", FLAG(no_headings) },
+        { "help", 'h', NULL, "this; after a command, about that command", FLAG(help) },
+        { "version", 'V', NULL, "print the version", FLAG(version) },
+
+        { "columns", 'o', "COLUMNS", "what to show, separated by commas; +COLUMNS: besides the default", .set = set_columns },
+        { "all", 'a', NULL, "also segments that have lost their names and are still held", FLAG(all) },
+        { "bytes", 'b', NULL, "sizes exactly, in bytes", FLAG(bytes) },
+        { "mode", 'm', "MODE", "permission bits in octal, less the umask (default: 0600)", .set = set_mode },
+        { "lifetime", 0, "LIFETIME", "persist: until rm (default); linger=SECONDS: so long after its last holder",
+          .set = set_lifetime },
+        { "label", 'l', "KEY=VALUE", "a label; may be given several times", .set = set_label },
+        { "offset", 0, "BYTES", "begin there", .set = set_offset },
+        { "length", 'n', "BYTES", "no more than so many bytes", .set = set_length },
+        { "rw", 0, NULL, "hold it read-write, not read-only", FLAG(read_write) },
+};
+
+enum { LONG_OPTION = 0x100 };
+
+/* --- reading them --- */
+
+struct parser {
+        char letters[2 * ELEMENTSOF(rows) + 3];
+        struct option options[ELEMENTSOF(rows) + 1];
+};
+
+static void parser_init(struct parser *parser, unsigned set, bool in_order) {
+        char *letter = parser->letters;
+        struct option *option = parser->options;
+
+        if (in_order)
+                *letter++ = '+';
+        *letter++ = ':';
+        for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+                if (!(set & 1u << i))
+                        continue;
+                *option++ = (struct option) {
+                        .name = rows[i].name,
+                        .has_arg = rows[i].argument ? required_argument : no_argument,
+                        .val = LONG_OPTION + (int) i,
+                };
+                if (rows[i].letter)
+                        *letter++ = rows[i].letter;
+                if (rows[i].letter && rows[i].argument)
+                        *letter++ = ':';
+        }
+        *letter = 0;
+        *option = (struct option) { 0 };
+}
+
+static const struct option_row *row_find(int value) {
+        if (value >= LONG_OPTION)
+                return &rows[value - LONG_OPTION];
+        for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+                if (rows[i].letter == value)
+                        return &rows[i];
+        }
+        return NULL;
+}
+
+static int row_apply(struct ctl *ctl, const struct option_row *row, const char *argument) {
+        if (row->set)
+                return row->set(ctl, argument);
+        *(bool *) ((char *) &ctl->options + row->flag) = true;
+        return 0;
+}
+
+/* getopt_long(3) says little about what it did not like: a letter, a long option, or nothing. */
+static void complain_of(struct ctl *ctl, int verdict, char **words) {
+        const struct option_row *row = optopt ? row_find(optopt) : NULL;
+
+        if (verdict == ':')
+                fail_usage(ctl, "%s needs an argument", words[optind - 1]);
+        else if (row && optopt >= LONG_OPTION)
+                fail_usage(ctl, "--%s takes no argument", row->name);
+        else if (optopt)
+                fail_usage(ctl, "unknown option -%c", optopt);
+        else
+                fail_usage(ctl, "unknown option %s", words[optind - 1]);
+}
+
+int options_parse(struct ctl *ctl, int n_words, char **words, unsigned set, bool in_order) {
+        struct parser parser;
+        int value;
+
+        parser_init(&parser, set, in_order);
+        optind = 0; /* begin anew, as the GNU C library has it */
+        opterr = 0;
+        while ((value = getopt_long(n_words, words, parser.letters, parser.options, NULL)) != -1) {
+                if (value == '?' || value == ':') {
+                        complain_of(ctl, value, words);
+                        return -1;
+                }
+                if (row_apply(ctl, row_find(value), optarg) < 0)
+                        return -1;
+        }
+        return optind;
+}
+
+/* --- telling of them --- */
+
+void options_print_help(FILE *file, unsigned set) {
+        for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+                char letter[8] = "    ", text[64];
+
+                if (!(set & 1u << i))
+                        continue;
+                if (rows[i].letter)
+                        snprintf(letter, sizeof(letter), "-%c, ", rows[i].letter);
+                snprintf(text, sizeof(text), "%s--%s%s%s", letter, rows[i].name, rows[i].argument ? " " : "",
+                         rows[i].argument ? rows[i].argument : "");
+                fprintf(file, "  %-25s  %s\n", text, rows[i].help);
+        }
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+#include "shmdctl.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <json-c/json.h>
+#include <string.h>
+
+int segment_stat(struct ctl *ctl, const char *name_or_id, struct shmd_stat *ret_stat) {
+        int r = shmd_stat(ctl->connection, name_or_id, ret_stat);
+        uint64_t id;
+
+        if (r == -ENOENT && parse_id(name_or_id, &id))
+                r = shmd_stat_id(ctl->connection, id, ret_stat);
+        return r;
+}
+
+int segment_open(struct ctl *ctl, const char *name_or_id, unsigned flags, struct shmd_segment **ret_segment) {
+        int r = shmd_open(ctl->connection, name_or_id, flags, ret_segment);
+        uint64_t id;
+
+        if (r == -ENOENT && parse_id(name_or_id, &id))
+                r = shmd_open_id(ctl->connection, id, flags, ret_segment);
+        return r;
+}
+
+char *segment_lifetime(const struct shmd_stat *stat, char buffer[TEXT_LIFETIME_MAX]) {
+        uint64_t seconds = stat->linger_usec / USEC_PER_SECOND, usec = stat->linger_usec % USEC_PER_SECOND;
+        int length;
+
+        switch (stat->lifetime) {
+        case SHMD_LIFETIME_PERSIST:
+                return strcpy(buffer, "persist");
+        case SHMD_LIFETIME_HOLDERS:
+                return strcpy(buffer, "holders");
+        case SHMD_LIFETIME_CREATOR:
+                return strcpy(buffer, "creator");
+        case SHMD_LIFETIME_LINGER:
+                length = snprintf(buffer, TEXT_LIFETIME_MAX, "linger=%" PRIu64 ".%06" PRIu64, seconds, usec);
+                while (buffer[length - 1] == '0')
+                        buffer[--length] = 0;
+                if (buffer[length - 1] == '.')
+                        buffer[--length] = 0;
+                return buffer;
+        default:
+                return strcpy(buffer, "unknown");
+        }
+}
+
+const char *segment_state(const struct shmd_stat *stat) {
+        static const char *const words[] = {
+                [SHMD_STATE_UNPUBLISHED] = "unpublished",
+                [SHMD_STATE_PUBLISHED] = "published",
+                [SHMD_STATE_FROZEN] = "frozen",
+                [SHMD_STATE_UNLINKED] = "unlinked",
+        };
+
+        return stat->state < ELEMENTSOF(words) ? words[stat->state] : "unknown";
+}
+
+const char *segment_backing(const struct shmd_stat *stat) {
+        static const char *const words[] = {
+                [SHMD_BACKING_MEMFD] = "memfd",
+                [SHMD_BACKING_HUGETLB] = "hugetlb",
+                [SHMD_BACKING_SYSV] = "sysv",
+                [SHMD_BACKING_FILE] = "file",
+        };
+
+        return stat->backing < ELEMENTSOF(words) ? words[stat->backing] : "unknown";
+}
+
+char *segment_labels(const struct shmd_stat *stat, char separator, char buffer[TEXT_LABELS_MAX]) {
+        size_t length;
+
+        snprintf(buffer, TEXT_LABELS_MAX, "%s", stat->labels);
+        length = strlen(buffer);
+        if (length > 0 && buffer[length - 1] == '\n')
+                buffer[--length] = 0;
+        for (char *c = buffer; *c; c++) {
+                if (*c == '\n')
+                        *c = separator;
+        }
+        return buffer;
+}
+
+static struct json_object *new_object(void) {
+        struct json_object *object = json_object_new_object();
+
+        if (!object)
+                fail_memory();
+        return object;
+}
+
+static struct json_object *labels_to_json(const struct shmd_stat *stat) {
+        struct json_object *labels = new_object();
+        char text[TEXT_LABELS_MAX], *rest = segment_labels(stat, '\n', text), *line;
+
+        while ((line = strsep(&rest, "\n"))) {
+                char *equals = strchr(line, '=');
+                char *key;
+
+                if (!equals)
+                        continue;
+                *equals = 0;
+                key = text_to_utf8(line);
+                json_add_string(labels, key, equals + 1);
+                free(key);
+        }
+        return labels;
+}
+
+static struct json_object *creator_to_json(const struct shmd_stat *stat) {
+        struct json_object *creator = new_object();
+
+        json_add_number(creator, "pid", stat->creator_pid);
+        json_add_number(creator, "uid", stat->creator_uid);
+        json_add_string(creator, "command", stat->creator_command);
+        json_add_string(creator, "unit", stat->creator_unit);
+        return creator;
+}
+
+struct json_object *segment_to_json(const struct shmd_stat *stat) {
+        struct json_object *object = new_object();
+        char mode[TEXT_SIZE_MAX], lifetime[TEXT_LIFETIME_MAX];
+
+        snprintf(mode, sizeof(mode), "%04" PRIo32, stat->mode);
+        json_add_number(object, "id", stat->id);
+        json_add_string(object, "name", stat->name);
+        json_add_number(object, "size", stat->size_bytes);
+        json_add_number(object, "resident", stat->resident_bytes);
+        json_add_number(object, "uid", stat->uid);
+        json_add_number(object, "gid", stat->gid);
+        json_add_string(object, "owner", user_name(stat->uid));
+        json_add_string(object, "group", group_name(stat->gid));
+        json_add_string(object, "mode", mode);
+        json_add_number(object, "holders", stat->holders);
+        json_add_bool(object, "unknown_holder", stat->unknown_holder);
+        json_add_string(object, "lifetime", segment_lifetime(stat, lifetime));
+        json_add_number(object, "linger_usec", stat->linger_usec);
+        json_add_string(object, "state", segment_state(stat));
+        json_add_string(object, "backing", segment_backing(stat));
+        json_add_bool(object, "posix", stat->posix);
+        json_add_number(object, "created_usec", stat->created_usec);
+        json_add_number(object, "opened_usec", stat->opened_usec);
+        json_add_number(object, "idle_usec", stat->idle_usec);
+        json_add(object, "creator", creator_to_json(stat));
+        json_add(object, "labels", labels_to_json(stat));
+        return object;
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * shmdctl: what its parts share. The tool knows shmd through shmd.h alone.
+ *
+ * main.c      the table of commands, help, connecting
+ * options.c   the table of options, reading a command line
+ * parse.c     what users write: sizes, modes, owners, lifetimes, labels
+ * text.c      what users read: sizes, times, messages on standard error
+ * output.c    standard output: tables, JSON documents
+ * segment.c   one segment: words for its fields, its JSON object, finding it by name or id
+ * progress.c  the progress bar; being interrupted in the middle of something
+ * cmd_*.c     the commands
+ *
+ * A command returns the exit status, and has then told the reason if it is not 0.
+ * Memory that runs out ends the program; so commands allocate before they make things.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <shmd.h>
+
+#define ELEMENTSOF(array) (sizeof(array) / sizeof((array)[0]))
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define _cleanup_(function) __attribute__((__cleanup__(function)))
+#define _printf_(a, b) __attribute__((__format__(__printf__, a, b)))
+#define _noreturn_ __attribute__((__noreturn__))
+
+static inline void freep(void *pointer) {
+        free(*(void **) pointer);
+}
+
+#define USEC_PER_SECOND UINT64_C(1000000)
+
+/* Exit statuses that others rely on. */
+enum {
+        STATUS_DONE = 0,
+        STATUS_FAILED = 1, /* refused, or not there */
+        STATUS_USAGE = 2,
+        STATUS_NO_DAEMON = 3,
+};
+
+enum daemon_choice {
+        DAEMON_DEFAULT = 0,
+        DAEMON_AT_SOCKET,
+        DAEMON_OF_USER,
+        DAEMON_OF_SYSTEM,
+};
+
+struct command;
+
+/* What the command line said. */
+struct options {
+        enum daemon_choice daemon;
+        const char *socket_path;
+        bool help;
+        bool version;
+        bool json;
+        bool no_headings;
+        bool all;
+        bool bytes;
+        bool read_write;
+        const char *columns;
+        uint64_t offset_bytes;
+        uint64_t length_bytes;
+        bool has_length;
+        struct shmd_create_options create;
+        char labels[1025]; /* "key=value" lines */
+};
+
+struct ctl {
+        const struct command *command;
+        struct options options;
+        struct shmd *connection;
+        char **program; /* what stood after "--", for commands that run one; ends with NULL */
+};
+
+/* Options, for the sets of them that commands take. In the order of the table in options.c. */
+enum option_bit {
+        OPTION_SOCKET = 1u << 0,
+        OPTION_USER = 1u << 1,
+        OPTION_SYSTEM = 1u << 2,
+        OPTION_JSON = 1u << 3,
+        OPTION_NO_HEADINGS = 1u << 4,
+        OPTION_HELP = 1u << 5,
+        OPTION_VERSION = 1u << 6,
+        OPTIONS_GLOBAL = (1u << 7) - 1,
+
+        OPTION_COLUMNS = 1u << 7,
+        OPTION_ALL = 1u << 8,
+        OPTION_BYTES = 1u << 9,
+        OPTION_MODE = 1u << 10,
+        OPTION_LIFETIME = 1u << 11,
+        OPTION_LABEL = 1u << 12,
+        OPTIONS_CREATE = OPTION_MODE | OPTION_LIFETIME | OPTION_LABEL,
+        OPTION_OFFSET = 1u << 13,
+        OPTION_LENGTH = 1u << 14,
+        OPTION_RW = 1u << 15,
+};
+
+struct command {
+        const char *name;
+        const char *arguments;
+        const char *help;    /* a line */
+        const char *details; /* paragraphs, or NULL */
+        unsigned options;    /* besides the global ones */
+        int arguments_min;
+        int arguments_max; /* -1: any number */
+        bool runs_program; /* takes "-- CMD..." */
+        int (*run)(struct ctl *ctl, int n_arguments, char **arguments);
+};
+
+/* --- main.c --- */
+
+/* For commands to call once they have nothing to say against their arguments. Gives the exit status. */
+int connect_to_daemon(struct ctl *ctl);
+
+/* --- options.c --- */
+
+/* Reads options of that set. Stops at the first other word if in_order; else moves other words to the end. Gives the
+ * number of words that were options, or -1 after telling what is wrong. */
+int options_parse(struct ctl *ctl, int n_words, char **words, unsigned set, bool in_order);
+void options_print_help(FILE *file, unsigned set);
+
+/* --- parse.c: true, or false if it is none; or a reason for people, NULL if it is fine --- */
+
+bool parse_id(const char *text, uint64_t *ret_id);
+const char *parse_size(const char *text, uint64_t *ret_bytes);
+const char *parse_mode(const char *text, uint32_t *ret_mode);
+/* As chmod(1) has it: octal, or symbolic changes to a mode. */
+const char *parse_mode_change(const char *text, uint32_t mode, uint32_t *ret_mode);
+const char *parse_lifetime(const char *text, uint32_t *ret_lifetime, uint64_t *ret_linger_usec);
+/* Appends to "key=value" lines. */
+const char *parse_label(const char *text, char *labels, size_t size);
+/* OWNER, OWNER:GROUP, :GROUP, or OWNER: for the owner's own group; names or numbers. */
+const char *parse_owner(const char *text, uid_t *ret_uid, gid_t *ret_gid);
+
+/* --- text.c --- */
+
+/* Prints with all that a terminal might act on, or that is not UTF-8, escaped. */
+void print_escaped(FILE *file, const char *text);
+/* A copy with what is not UTF-8 replaced, for JSON. The caller frees it. */
+char *text_to_utf8(const char *text);
+
+/* "shmdctl: MESSAGE" on standard error, escaped. Gives STATUS_FAILED. */
+int fail(const char *format, ...) _printf_(1, 2);
+/* The same and where to find help. Gives STATUS_USAGE. */
+int fail_usage(const struct ctl *ctl, const char *format, ...) _printf_(2, 3);
+/* "shmdctl: cannot ACTION "NAME": REASON" for what the library refused. Gives the exit status. */
+int fail_shmd(struct ctl *ctl, int error, const char *action, const char *name);
+_noreturn_ void fail_memory(void);
+
+#define TEXT_SIZE_MAX 32
+/* "200M", "1.5G", "17B"; or exactly, as a number. All give the buffer. */
+char *format_size(uint64_t bytes, bool exact, char buffer[TEXT_SIZE_MAX]);
+char *format_duration(uint64_t usec, char buffer[TEXT_SIZE_MAX]);
+char *format_age(uint64_t since_usec, char buffer[TEXT_SIZE_MAX]);
+/* Local time with its offset. */
+char *format_time(uint64_t usec, char buffer[TEXT_SIZE_MAX]);
+/* The name, or the number if it has none. Valid until the next call for another one. */
+const char *user_name(uid_t uid);
+const char *group_name(gid_t gid);
+
+/* --- output.c --- */
+
+struct libscols_table;
+struct json_object;
+
+struct libscols_table *table_new(const struct ctl *ctl);
+void table_add_column(struct libscols_table *table, const char *heading, int flags); /* SCOLS_FL_* */
+void table_hide_column(struct libscols_table *table, size_t number);
+/* Adds a row of that many cells, which are copied. */
+void table_add_row(struct libscols_table *table, size_t n_cells, const char *const *cells);
+/* Prints and frees; prints nothing at all if there is no row. */
+int table_print(struct libscols_table *table);
+
+void json_add(struct json_object *object, const char *key, struct json_object *value);
+void json_add_string(struct json_object *object, const char *key, const char *value);
+void json_add_number(struct json_object *object, const char *key, uint64_t value);
+void json_add_bool(struct json_object *object, const char *key, bool value);
+/* Prints the document and frees it. */
+int json_print(struct json_object *document);
+
+/* Remembers why writing failed, if it just did. */
+void stdout_check(void);
+/* Closes standard output; gives the status, or STATUS_FAILED if what was written did not arrive. */
+int stdout_close(int status);
+
+/* --- segment.c --- */
+
+/* Where what is asked for by name is not there and the name is a number, it is taken for an id. */
+int segment_stat(struct ctl *ctl, const char *name_or_id, struct shmd_stat *ret_stat);
+int segment_open(struct ctl *ctl, const char *name_or_id, unsigned flags, struct shmd_segment **ret_segment);
+
+#define TEXT_LIFETIME_MAX 40
+char *segment_lifetime(const struct shmd_stat *stat, char buffer[TEXT_LIFETIME_MAX]);
+const char *segment_state(const struct shmd_stat *stat);
+const char *segment_backing(const struct shmd_stat *stat);
+/* Labels as "key=value" joined by that character. */
+#define TEXT_LABELS_MAX 1032
+char *segment_labels(const struct shmd_stat *stat, char separator, char buffer[TEXT_LABELS_MAX]);
+/* The object that list has for each, with the number of holders. */
+struct json_object *segment_to_json(const struct shmd_stat *stat);
+
+static inline void segment_closep(struct shmd_segment **segment) {
+        *segment = shmd_close(*segment);
+}
+
+/* --- progress.c --- */
+
+/* One bar for the program. Shown if it is wanted, standard error is a terminal and there is much to do, or it is not
+ * known how much (total 0). A message on standard error ends it. */
+void progress_begin(uint64_t total, bool wanted);
+void progress_update(uint64_t done);
+void progress_end(void);
+
+/* From here on SIGINT, SIGTERM and SIGHUP only set a flag and interrupt system calls. */
+void interrupt_catch(void);
+bool interrupt_pending(void);
+/* If there was one, dies of it, as if it had never been caught. */
+void interrupt_deliver(void);
+
+/* --- the commands --- */
+
+int cmd_list(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_show(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_create(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_put(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_cat(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_dump(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_chmod(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_chown(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_rename(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_rm(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_hold(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_status(struct ctl *ctl, int n_arguments, char **arguments);
+
+/* What create and put say: nothing, or with --json the document of show. */
+int show_created(struct ctl *ctl, uint64_t id);
+
+/* For list --help. */
+void list_print_columns(FILE *file);
