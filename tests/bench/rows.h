@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/* The functions behind the rows of the table in rows.c; see struct bench_row. */
+#pragma once
+
+#include "bench.h"
+
+/* rows_kernel.c: what the kernel offers without any daemon */
+int raw_open_setup(struct series *series);
+int raw_open_run(struct series *series);
+void raw_open_teardown(struct series *series);
+int raw_create_run(struct series *series);
+int sysv_open_setup(struct series *series);
+int sysv_open_run(struct series *series);
+void sysv_open_teardown(struct series *series);
+int sysv_create_setup(struct series *series);
+int sysv_create_run(struct series *series);
+
+/* rows_broker.c: through the bare broker */
+int broker_setup(struct series *series);
+void broker_teardown(struct series *series);
+int bare_open_run(struct series *series);
+int bare_create_run(struct series *series);
+int bare_connect_run(struct series *series);
+int same_open_run(struct series *series);
+int same_create_run(struct series *series);
+int same_connect_run(struct series *series);
+
+/* rows_shmd.c: through libshmd */
+int shmd_row_setup(struct series *series);
+int shmd_row_setup_existing(struct series *series);
+int shmd_row_setup_held(struct series *series);
+int shmd_open_run(struct series *series);
+int shmd_create_run(struct series *series);
+int shmd_connect_run(struct series *series);
+void shmd_row_teardown(struct series *series);
+int shmd_posix_open_setup(struct series *series);
+int shmd_posix_open_run(struct series *series);
+void shmd_posix_open_teardown(struct series *series);
+int shmd_posix_create_run(struct series *series);
+
+/* Shared by all: maps the page of a descriptor, touches it if asked to, and unmaps it. */
+int map_page(int fd, bool touch);
