@@ -53,7 +53,7 @@ int op_chown(struct op_context *context, const struct shmd_wire_chown *body) {
         if (fchown(segment->custody.guard_fd, body->uid, body->gid) < 0) {
                 r = negative_errno();
                 (void) memfd_refresh(segment);
-                return r == -EPERM ? op_refuse(context, SHMD_DENIED, segment) : r;
+                return r == -EPERM ? op_refuse(context, SHMD_NOT_ADMINISTRATOR, segment) : r;
         }
         return reply_changed(context);
 }
