@@ -187,8 +187,11 @@ function read_statuses(path, line, f, got) {
                 fail("no status found in " path)
 }
 
-function print_statuses(i) {
-        print ".Bl -tag -width \"00 SHMD_NO_DESCRIPTORS\" -compact"
+function print_statuses(i, width) {
+        for (i = 1; i <= statuses; i++)
+                if (length(status_name[i]) > length(width))
+                        width = status_name[i]
+        print ".Bl -tag -width \"00 " width "\" -compact"
         print ".It Li \"\\ 0 SHMD_OK\""
         print "done"
         for (i = 1; i <= statuses; i++) {
