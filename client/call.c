@@ -41,6 +41,8 @@ int call_send(struct shmd *connection, const struct request *request) {
         return send_request(connection, operation_find(request->operation), next_serial(connection), request);
 }
 
+/* Not inlined: the compiler would take a call on its waiting maker's stack for one that dangles. */
+__attribute__((__noinline__))
 int call_submit(struct shmd *connection, struct call *call, const struct request *request) {
         int r;
 

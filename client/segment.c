@@ -3,9 +3,9 @@
  * Segments: created, opened, mapped, closed.
  *
  * Owns the holds: for each segment and access that is not private there is one, however
- * often the program opened it. It is in the tree of ids, and under the name by which it was last asked for in
- * the tree of names; from both an open is answered without the daemon, while the daemon's page says that
- * nothing about the segment's name or permissions has changed.
+ * often the program opened it. While the daemon counts it, it is in the tree of ids, and under the name by which it was
+ * last asked for in the tree of names; from both an open is answered without the daemon, as long as the daemon's page
+ * says that nothing about the segment's name or permissions has changed.
  *
  * When a hold ends, mapping and descriptor go first and the daemon is told last: it may
  * then ask the kernel whether anybody is left.
@@ -40,6 +40,13 @@ static void hold_leave_names(struct hold *hold) {
         if (hold->in_names)
                 RB_REMOVE(hold_names, &hold->connection->names, hold);
         hold->in_names = false;
+}
+
+static void hold_leave_trees(struct hold *hold) {
+        hold_leave_names(hold);
+        if (hold->in_ids)
+                RB_REMOVE(hold_ids, &hold->connection->ids, hold);
+        hold->in_ids = false;
 }
 
 /* A name stands for what was opened by it last. */
@@ -95,9 +102,7 @@ struct hold *hold_free(struct hold *hold) {
 
         if (!hold)
                 return NULL;
-        hold_leave_names(hold);
-        if (hold->in_ids)
-                RB_REMOVE(hold_ids, &hold->connection->ids, hold);
+        hold_leave_trees(hold);
         if (hold->id != 0)
                 LIST_REMOVE(hold, entry);
         while ((segment = LIST_FIRST(&hold->segments))) {
@@ -179,10 +184,6 @@ static struct shmd_segment *hold_merge(struct hold *hold, struct hold *newer) {
                 hold->name_size = newer->name_size;
                 hold_enter_names(hold);
         }
-
-        /* If the old one is not counted, this count is its. */
-        newer->counted = hold->counted;
-        hold->counted = true;
         hold_free(newer);
         return segment;
 }
@@ -222,8 +223,12 @@ int hold_resume(struct hold *hold) {
         int r;
 
         r = call_perform(connection, &request, &reply);
-        if (r < 0 || reply.status != SHMD_OK)
+        if (r < 0)
                 return r;
+        if (reply.status != SHMD_OK) {
+                hold_leave_trees(hold); /* a daemon that doesn't know it, or won't count it, can't mean it */
+                return 0;
+        }
         r = reply_read(connection, &reply, &opened, sizeof(opened));
         if (r < 0)
                 return r;
