@@ -3,10 +3,11 @@
  * Random, truncated, extended, spliced and replayed messages, over several connections at once, against the real
  * daemon, which must go on serving others all the while and have nothing left at the end.
  *
- * What is sent is a function of the seed alone, which is printed; SHMD_TEST_SEED sets another. make check sends
- * a few ten thousand messages; with SHMD_TEST_LONG=1 it goes on for a minute. First, all files in
+ * What is sent comes of the seed, which is printed (SHMD_TEST_SEED sets another), and of what the daemon answers,
+ * whose pace is its own. make check sends some hundred thousand messages; with SHMD_TEST_LONG=1 it goes on for a
+ * minute. First, all files in
  * tests/fuzz/corpus are replayed: records of a 16-bit size, a byte for how many descriptors go along, a byte for
- * the connection, then that many bytes.
+ * the connection, then that many bytes (make-corpus.py writes the first ones).
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -20,12 +21,13 @@
 #include "test.h"
 
 #define CONNECTIONS 4
-#define MESSAGES 100000
+#define MESSAGES 200000
 #define LONG_MSEC 60000
 #define CHECK_EVERY 1000
 #define KEPT 64
 
 static struct raw connections[CONNECTIONS];
+static unsigned long granted; /* how many requests were: where none is, nothing is tested */
 static int fd_pool[5]; /* of several kinds, to go along */
 
 /* --- numbers --- */
@@ -63,10 +65,10 @@ static struct message kept[KEPT]; /* to be replayed and spliced */
 static uint64_t some_id;          /* of a segment that was there a moment ago */
 
 static const char *random_name(void) {
-        static const char *const names[] = { "a", "b", "a/b", "/c", "", "/", "a//b", "..", "\xff", "\xc3\xb6",
-                                             "new", "other", "a/b/c/d/e" };
+        static const char *const good[] = { "a", "b", "a/b", "/c", "\xc3\xb6", "new", "other", "a/b/c/d/e" };
+        static const char *const bad[] = { "", "/", "a//b", "..", "\xff" };
 
-        return names[random_below(ELEMENTSOF(names))];
+        return random_below(8) ? good[random_below(ELEMENTSOF(good))] : bad[random_below(ELEMENTSOF(bad))];
 }
 
 /* A request that may well be granted. */
@@ -96,8 +98,16 @@ static void make_request(struct message *message) {
                         return;
                 }
                 memcpy(body, &by_name, sizeof(by_name));
-        } else
+        } else {
+                const struct shmd_wire_hello hello = { .version_min = 1, .version_max = 1 };
+                const struct shmd_wire_release release = { .id = some_id, .access = SHMD_ACCESS_WRITE };
+
+                if (operation->number == SHMD_OP_HELLO)
+                        memcpy(body, &hello, sizeof(hello));
+                else if (operation->number == SHMD_OP_RELEASE)
+                        memcpy(body, &release, sizeof(release));
                 return;
+        }
         memcpy(message->bytes + message->size, name, name_size);
         message->size += name_size;
         if (operation->number == SHMD_OP_RENAME) {
@@ -166,8 +176,9 @@ static struct message *next_message(void) {
         make_request(&message);
         if (random_below(3) == 0)
                 *slot = message;
-        for (size_t n = random_below(4); n > 0; n--)
-                change(&message);
+        if (random_below(2))
+                for (size_t n = 1 + random_below(3); n > 0; n--)
+                        change(&message);
         return &message;
 }
 
@@ -181,6 +192,8 @@ static bool drain(struct raw *raw) {
         for (;;) {
                 reply.fds.count = 0;
                 n = wire_receive(raw->fd, reply.bytes, sizeof(reply.bytes), &reply.fds, MSG_DONTWAIT);
+                if (n >= (ssize_t) sizeof(struct shmd_wire_header) && reply.header.status == SHMD_OK)
+                        granted++;
                 if (n >= (ssize_t) (sizeof(struct shmd_wire_header) + sizeof(struct shmd_wire_opened)) &&
                     reply.header.operation == SHMD_OP_CREATE && reply.header.status == SHMD_OK)
                         some_id = RAW_BODY(&reply, opened)->id;
@@ -190,6 +203,14 @@ static bool drain(struct raw *raw) {
                 if (n <= 0)
                         return false;
         }
+}
+
+static void come_again(struct raw *raw) {
+        raw_close(raw);
+        if (random_below(10) == 0)
+                raw_open(raw, the_daemon.socket); /* and no HELLO, perhaps never */
+        else
+                raw_connect(raw, the_daemon.socket);
 }
 
 /* Where the daemon wants no more for now, we read; where it has hung up, we come again. */
@@ -217,11 +238,7 @@ static void send_message(struct raw *raw, const struct message *message) {
                         daemon_status(&the_daemon); /* in the meantime it has done something */
                         continue;
                 }
-                raw_close(raw);
-                if (random_below(10) == 0)
-                        raw_open(raw, the_daemon.socket); /* and no HELLO */
-                else
-                        raw_connect(raw, the_daemon.socket);
+                come_again(raw);
         }
         ck_abort_msg("the daemon takes no more messages");
 }
@@ -233,7 +250,7 @@ static void check_daemon_is_well(void) {
         ck_assert_int_eq(raw_create(&the_daemon.control, "well", 4096, WIRE_LIFETIME_HOLDERS, &opened, NULL), SHMD_OK);
         raw_release(&the_daemon.control, opened.id, SHMD_ACCESS_WRITE);
         status = daemon_status(&the_daemon);
-        ck_assert_uint_le(status.connections, CONNECTIONS + 2); /* one may just be going */
+        TEST_REQUIRE(status.connections, <=, CONNECTIONS + 2); /* one may just be going */
         ck_assert_uint_le(status.segments, 1000);
 }
 
@@ -272,11 +289,18 @@ START_TEST(test_random) {
         for (size_t i = 0; i < KEPT; i++)
                 make_request(&kept[i]);
         while (sent < MESSAGES || test_now_msec() < until) {
-                send_message(&connections[random_below(CONNECTIONS)], next_message());
+                struct raw *raw = &connections[random_below(CONNECTIONS)];
+
+                if (random_below(200) == 0)
+                        come_again(raw); /* with whatever it held */
+                send_message(raw, next_message());
+                if (random_below(8) == 0)
+                        daemon_status(&the_daemon); /* lets it catch up: what it hangs up on is never read */
                 if (++sent % CHECK_EVERY == 0)
                         check_daemon_is_well();
         }
-        printf("%lu messages\n", sent);
+        printf("%lu messages, %lu granted\n", sent, granted);
+        ck_assert_uint_gt(granted, sent / 20);
 }
 END_TEST
 

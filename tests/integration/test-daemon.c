@@ -112,7 +112,8 @@ static void without_runtime_directory(void *userdata) {
 }
 
 START_TEST(test_no_runtime_directory) {
-        process_run(ARGUMENTS(test_environment("SHMD_TEST_DAEMON"), "--user"), without_runtime_directory, NULL, &outcome);
+        process_run(ARGUMENTS(test_environment("SHMD_TEST_DAEMON"), "--user"), without_runtime_directory, NULL,
+                    &outcome);
         ck_assert(WIFEXITED(outcome.status));
         ck_assert_int_ne(WEXITSTATUS(outcome.status), 0);
         ck_assert_ptr_nonnull(strstr(outcome.errors, "XDG_RUNTIME_DIR"));
@@ -478,7 +479,8 @@ START_TEST(test_without_standard_streams) {
         daemon_start(&the_daemon, &options);
         for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
                 snprintf(name, sizeof(name), "s/%zu", i);
-                ck_assert_int_eq(raw_create(&the_daemon.control, name, 4096, WIRE_LIFETIME_HOLDERS, NULL, &fds[i]), SHMD_OK);
+                ck_assert_int_eq(raw_create(&the_daemon.control, name, 4096, WIRE_LIFETIME_HOLDERS, NULL, &fds[i]),
+                                 SHMD_OK);
         }
         for (int i = 0; i < 10; i++) { /* each is worth a line in the log */
                 struct raw rude;

@@ -37,7 +37,10 @@ extern struct test_daemon the_daemon;
 void daemon_setup(void);
 void daemon_teardown(void);
 
-/* Starts one and waits until it is ready. As root: a system daemon, so that other users are let in. options may be NULL. */
+/*
+ * Starts one and waits until it is ready. As root: a system daemon, so that other users are let in. options may
+ * be NULL.
+ */
 void daemon_start(struct test_daemon *daemon, const struct daemon_options *options);
 /* Again, in the same place; it must have ended. */
 void daemon_start_again(struct test_daemon *daemon, const struct daemon_options *options);

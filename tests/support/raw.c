@@ -69,7 +69,7 @@ void raw_receive(struct raw *raw, struct raw_reply *reply) {
         n = wire_receive(raw->fd, reply->bytes, sizeof(reply->bytes), &reply->fds, 0);
         if (n == -ECONNRESET)
                 n = 0;
-        ck_assert_int_ge(n, 0);
+        TEST_REQUIRE(n, >=, 0);
         reply->size = (size_t) n;
 }
 
@@ -78,29 +78,29 @@ static void check_reply(const struct raw *raw, const struct operation *row, cons
 
         if (reply->size == 0)
                 ck_abort_msg("%s: the daemon closed the connection instead of answering", row->name);
-        ck_assert_uint_ge(reply->size, sizeof(struct shmd_wire_header));
-        ck_assert_uint_eq(reply->header.operation, row->number);
-        ck_assert_uint_eq(reply->header.serial, raw->serial);
+        TEST_REQUIRE(reply->size, >=, sizeof(struct shmd_wire_header));
+        TEST_REQUIRE(reply->header.operation, ==, row->number);
+        TEST_REQUIRE(reply->header.serial, ==, raw->serial);
         if (reply->header.status == SHMD_OK) {
-                ck_assert_uint_ge(body_size, row->reply_size);
-                ck_assert_uint_le(reply->fds.count, row->fds_out);
+                TEST_REQUIRE(body_size, >=, row->reply_size);
+                TEST_REQUIRE(reply->fds.count, <=, row->fds_out);
         } else {
-                ck_assert_uint_eq(body_size, sizeof(struct shmd_wire_refusal));
-                ck_assert_uint_eq(reply->fds.count, 0);
+                TEST_REQUIRE(body_size, ==, sizeof(struct shmd_wire_refusal));
+                TEST_REQUIRE(reply->fds.count, ==, 0);
         }
 }
 
 static unsigned call_with_fds(struct raw *raw, enum shmd_operation operation, const void *body,
-                                      const void *tail, size_t tail_size, const int *fds, unsigned fds_count,
-                                      struct raw_reply *reply) {
-        ck_assert_int_eq(raw_request(raw, operation, body, tail, tail_size, fds, fds_count), 0);
+                              const void *tail, size_t tail_size, const int *fds, unsigned fds_count,
+                              struct raw_reply *reply) {
+        TEST_REQUIRE(raw_request(raw, operation, body, tail, tail_size, fds, fds_count), ==, 0);
         raw_receive(raw, reply);
         check_reply(raw, operation_find((uint16_t) operation), reply);
         return reply->header.status;
 }
 
 unsigned raw_call(struct raw *raw, enum shmd_operation operation, const void *body, const void *tail,
-                          size_t tail_size, struct raw_reply *reply) {
+                  size_t tail_size, struct raw_reply *reply) {
         return call_with_fds(raw, operation, body, tail, tail_size, NULL, 0, reply);
 }
 
@@ -108,12 +108,12 @@ void raw_status(struct raw *raw, struct shmd_wire_status_reply *ret_status) {
         const struct shmd_wire_status request = { 0 };
         struct raw_reply reply;
 
-        ck_assert_int_eq(raw_call(raw, SHMD_OP_STATUS, &request, NULL, 0, &reply), SHMD_OK);
+        TEST_REQUIRE(raw_call(raw, SHMD_OP_STATUS, &request, NULL, 0, &reply), ==, SHMD_OK);
         *ret_status = *RAW_BODY(&reply, status_reply);
 }
 
 static unsigned take_opened(unsigned status, struct raw_reply *reply,
-                                    struct shmd_wire_opened *ret_opened, int *ret_fd) {
+                            struct shmd_wire_opened *ret_opened, int *ret_fd) {
         if (status == SHMD_OK) {
                 ck_assert_uint_eq(reply->fds.count, 1);
                 if (ret_opened)
@@ -126,7 +126,7 @@ static unsigned take_opened(unsigned status, struct raw_reply *reply,
 }
 
 unsigned raw_create(struct raw *raw, const char *name, uint64_t size, enum wire_lifetime lifetime,
-                            struct shmd_wire_opened *ret_opened, int *ret_fd) {
+                    struct shmd_wire_opened *ret_opened, int *ret_fd) {
         const struct shmd_wire_create request = { .size = size, .mode = 0600, .flags = SHMD_WIRE_WRITE,
                                                   .lifetime = lifetime, .name_size = (uint16_t) strlen(name) };
         struct raw_reply reply;
@@ -136,7 +136,7 @@ unsigned raw_create(struct raw *raw, const char *name, uint64_t size, enum wire_
 }
 
 unsigned raw_open_name(struct raw *raw, const char *name, uint32_t flags, struct shmd_wire_opened *ret_opened,
-                               int *ret_fd) {
+                       int *ret_fd) {
         const struct shmd_wire_open request = { .target.name_size = (uint16_t) strlen(name), .flags = flags };
         struct raw_reply reply;
         unsigned status = raw_call(raw, SHMD_OP_OPEN, &request, name, strlen(name), &reply);

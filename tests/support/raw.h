@@ -56,16 +56,16 @@ void raw_receive(struct raw *raw, struct raw_reply *reply);
  * succeeds has its operation's structure, one that fails a refusal: both are checked.
  */
 unsigned raw_call(struct raw *raw, enum shmd_operation operation, const void *body, const void *tail,
-                          size_t tail_size, struct raw_reply *reply);
+                  size_t tail_size, struct raw_reply *reply);
 
 /* The daemon must answer that it is well. */
 void raw_status(struct raw *raw, struct shmd_wire_status_reply *ret_status);
 
 /* Operations as the library would do them. Descriptors (ret_fd may be NULL) belong to the caller. */
 unsigned raw_create(struct raw *raw, const char *name, uint64_t size, enum wire_lifetime lifetime,
-                            struct shmd_wire_opened *ret_opened, int *ret_fd);
+                    struct shmd_wire_opened *ret_opened, int *ret_fd);
 unsigned raw_open_name(struct raw *raw, const char *name, uint32_t flags, struct shmd_wire_opened *ret_opened,
-                               int *ret_fd);
+                       int *ret_fd);
 unsigned raw_resume(struct raw *raw, uint64_t id, enum shmd_access access, int fd);
 unsigned raw_unlink(struct raw *raw, const char *name);
 unsigned raw_unlink_id(struct raw *raw, uint64_t id);

@@ -67,7 +67,9 @@ static void teardown(void) {
 }
 
 static struct segment_plan plan_of(const char *name, uint64_t size, enum wire_lifetime lifetime) {
-        return (struct segment_plan) { .name = name, .name_size = strlen(name), .size = size, .mode = 0640, .lifetime = lifetime };
+        return (struct segment_plan) {
+                .name = name, .name_size = strlen(name), .size = size, .mode = 0640, .lifetime = lifetime,
+        };
 }
 
 static int try_open(struct client *client, struct segment *segment, enum shmd_access access, bool detached) {
@@ -856,8 +858,9 @@ END_TEST
 /* --- idle --- */
 
 START_TEST(test_idle_queue) {
-        struct segment *a = create_idle(&alice, "a", WIRE_LIFETIME_HOLDERS), *b = create_idle(&alice, "b", WIRE_LIFETIME_HOLDERS),
-                       *c = create_idle(&alice, "c", WIRE_LIFETIME_HOLDERS);
+        struct segment *a = create_idle(&alice, "a", WIRE_LIFETIME_HOLDERS);
+        struct segment *b = create_idle(&alice, "b", WIRE_LIFETIME_HOLDERS);
+        struct segment *c = create_idle(&alice, "c", WIRE_LIFETIME_HOLDERS);
 
         registry_queue_idle(a); /* once is enough, and it keeps its place */
         expect_idle(a);
@@ -1090,6 +1093,8 @@ START_TEST(test_remove) {
 
         registry_remove(b);
         registry_check(&registry);
+        ck_assert_uint_eq(b->holders, 0);
+        ck_assert_uint_eq(b->attached, 0);
         ck_used(ALICE, 4096, 1, 0);
         ck_used(BOB, 4096, 1, 1);
         ck_assert_int_eq(hold_release(&bob, b->id, READ, ++now), SHMD_NOT_HELD);
@@ -1204,7 +1209,8 @@ START_TEST(test_refresh) {
         ck_used(ALICE, 0, 1, 1);
         ck_assert_uint_eq(registry.bytes, 0);
 
-        /* Another's, and of another size, at once. */
+        /* Another's, and of another size, at once; whatever his limits. */
+        quota.maximum[QUOTA_SEGMENTS] = 0;
         registry_refresh(segment, &(struct ownership) { BOB, 8, 0644 }, 9000);
         registry_check(&registry);
         ck_owner(segment, BOB, 8, 0644);
