@@ -44,13 +44,14 @@ void test_wait_readable(int fd, const char *what);
 #define TEST_UNTIL(condition, what)                                                            \
         do {                                                                                   \
                 const int64_t until_ = test_now_msec() + test_deadline_msec();                 \
-                while (!(condition)) {                                                         \
+                for (unsigned attempt_ = 0; !(condition); attempt_++) {                        \
                         if (test_now_msec() > until_)                                          \
                                 ck_abort_msg("waited in vain for: %s (%s)", what, #condition); \
-                        test_yield();                                                          \
+                        test_yield(attempt_);                                                  \
                 }                                                                              \
         } while (0)
-void test_yield(void);
+/* Lets others run: soon for long enough that a test which fails does not keep a processor busy. */
+void test_yield(unsigned attempt);
 
 /*
  * For what is asserted by the hundred thousand: unlike Check's own, an assertion that holds costs nothing (theirs
