@@ -528,10 +528,17 @@ START_TEST(test_release_of_what_is_not_held) {
         ck_assert_uint_eq(raw_stat_id(&the_daemon.control, opened.id, NULL), SHMD_OK);
         ck_assert_uint_eq(daemon_status(&the_daemon).holds, 1);
 
-        /* Own, but with the other access, and once too often. */
+        /* Own, but with another access, or one that there is not, and once too often. */
+        for (uint32_t access = 1; access != 0; access <<= 1) {
+                ck_assert_int_eq(raw_open_name(&raw, "victim", 0, NULL, NULL), SHMD_OK);
+                raw_release(&raw, opened.id, (enum shmd_access) access);
+                expect_refusal("RELEASE with another access");
+        }
+        reconnect();
         ck_assert_int_eq(raw_open_name(&raw, "victim", 0, NULL, NULL), SHMD_OK);
-        raw_release(&raw, opened.id, SHMD_ACCESS_WRITE);
-        expect_refusal("RELEASE with another access");
+        raw_release(&raw, opened.id, SHMD_ACCESS_READ);
+        raw_release(&raw, opened.id, SHMD_ACCESS_READ);
+        expect_refusal("RELEASE once too often");
         raw_release(&the_daemon.control, opened.id, SHMD_ACCESS_WRITE);
         daemon_status(&the_daemon);
 }

@@ -63,6 +63,7 @@ static const struct {
         { ABSENT, O_RDWR | O_CREAT, 0666 },
         { ABSENT, O_RDWR | O_CREAT, 0640 },
         { ABSENT, O_RDWR | O_CREAT, 0200 },
+        { ABSENT, O_RDWR | O_CREAT, 0777 },
         { ABSENT, O_RDWR | O_CREAT | O_EXCL, 0600 },
         { ABSENT, O_RDWR | O_CREAT | O_TRUNC, 0600 },
         { ABSENT, O_RDWR | O_CREAT | O_EXCL | O_TRUNC, 0644 },
