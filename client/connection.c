@@ -6,8 +6,9 @@
  * Owns the socket and the page of generations. HELLO is answered before shmd_connect() returns: only so can
  * it tell "no daemon", "another service" and "refused" apart, and it costs one round trip in a connection's life.
  *
- * After a renewal every hold has been shown to the daemon again; what it didn't want to count stays usable. What
- * was sent before a loss is never sent again by itself, except as connection_call() says.
+ * After a renewal every hold has been shown to the daemon again, and every watch is set again; what it didn't want to
+ * count stays usable. What was sent before a loss is never sent again by itself, except as connection_call() and
+ * async.c say. In a forked child, watches and what was submitted are its parent's.
  */
 #include "internal.h"
 
@@ -115,7 +116,20 @@ static int socket_open(struct shmd *connection) {
 
         connection->socket_fd = connection->unobtrusive ? fd_move_up(fd) : fd;
         connection->epoch = process_epoch();
+        r = loop_add_socket(connection);
+        if (r < 0) {
+                connection->socket_fd = close_fd(connection->socket_fd);
+                return failure_errno(&connection->failure, r);
+        }
         return 0;
+}
+
+/* A socket of this process, while its own loop lasts. */
+static void socket_close(struct shmd *connection) {
+        if (connection->socket_fd < 0)
+                return;
+        loop_remove_socket(connection);
+        connection->socket_fd = close_fd(connection->socket_fd);
 }
 
 /* --- losing it --- */
@@ -123,13 +137,11 @@ static int socket_open(struct shmd *connection) {
 void connection_lose(struct shmd *connection, int error) {
         struct call *call;
 
-        close_fd(TAKE_FD(connection->socket_fd));
+        socket_close(connection);
         failure_words(&connection->failure, error,
                       error == -EPROTO ? "the peer breaks the protocol" : "the daemon went away before it answered");
-        while ((call = TAILQ_FIRST(&connection->calls))) {
-                TAILQ_REMOVE(&connection->calls, call, entry);
+        while ((call = call_take_first(connection)))
                 call->complete(call, error, NULL);
-        }
 }
 
 int connection_break(struct shmd *connection) {
@@ -137,10 +149,31 @@ int connection_break(struct shmd *connection) {
         return -EPROTO;
 }
 
-/* What a parent process left behind is its own business: the calls are its, and the daemon is not told. */
-static void connection_abandon(struct shmd *connection) {
-        close_fd(TAKE_FD(connection->socket_fd));
+/* Nobody is told: neither the daemon, nor the program of what it has submitted and watched. */
+static void connection_drop_calls(struct shmd *connection) {
         TAILQ_INIT(&connection->calls);
+        RB_INIT(&connection->late_calls);
+        watches_drop(connection);
+        asyncs_drop(connection);
+}
+
+/* What a parent process left behind is its own business. Its loop goes first, as our closing must not touch it. */
+static void connection_disinherit(struct shmd *connection) {
+        loop_done(&connection->loop);
+        connection->socket_fd = close_fd(connection->socket_fd);
+        connection_drop_calls(connection);
+}
+
+static bool connection_is_inherited(const struct shmd *connection) {
+        return connection->epoch != 0 && connection->epoch != process_epoch();
+}
+
+/* The holds stay. */
+static void connection_abandon(struct shmd *connection) {
+        if (connection_is_inherited(connection))
+                connection_disinherit(connection);
+        socket_close(connection);
+        holds_tell_ended(connection);
         wire_fds_done(&connection->fds);
         generations_done(&connection->generations);
 }
@@ -175,12 +208,12 @@ static int connection_greet(struct shmd *connection) {
         struct reply reply;
         int r;
 
-        r = call_perform(connection, &(struct request) { .operation = SHMD_OP_HELLO, .body = &hello }, &reply);
+        r = call_greet(connection, &hello, &reply);
         if (r == 0)
-                r = reply.status == SHMD_OK ? hello_read(connection, &reply) : reply_refused(connection, &reply);
+                r = reply.status == SHMD_OK ? hello_read(connection, &reply) : reply_refused(&connection->failure, &reply);
         if (r < 0)
-                close_fd(TAKE_FD(connection->socket_fd));
-        return r == -EPIPE ? -ECONNRESET : r;
+                socket_close(connection);
+        return r;
 }
 
 static int connection_establish(struct shmd *connection) {
@@ -218,7 +251,7 @@ static int holds_resume(struct shmd *connection, bool same_daemon) {
         return 0;
 }
 
-static int connection_renew(struct shmd *connection) {
+static int connection_make_anew(struct shmd *connection) {
         uint64_t instance = connection->instance;
         int r;
 
@@ -227,9 +260,20 @@ static int connection_renew(struct shmd *connection) {
         if (r < 0)
                 return r;
         r = holds_resume(connection, connection->instance == instance);
-        if (r < 0) /* half a renewal is none */
-                close_fd(TAKE_FD(connection->socket_fd));
-        return r == -EPIPE ? -ECONNRESET : r;
+        return r < 0 ? r : watches_resume(connection);
+}
+
+static int connection_renew(struct shmd *connection) {
+        int r;
+
+        r = connection_make_anew(connection);
+        if (r < 0) {
+                socket_close(connection); /* half a renewal is none */
+                asyncs_give_up(connection);
+                return r == -EPIPE ? -ECONNRESET : r;
+        }
+        asyncs_repeat(connection);
+        return 0;
 }
 
 int connection_prepare(struct shmd *connection) {
@@ -256,7 +300,22 @@ int connection_call(struct shmd *connection, const struct request *request, stru
         }
         if (r < 0)
                 return r == -EPIPE ? -ECONNRESET : r;
-        return ret_reply->status == SHMD_OK ? 0 : reply_refused(connection, ret_reply);
+        return ret_reply->status == SHMD_OK ? 0 : reply_refused(&connection->failure, ret_reply);
+}
+
+int connection_submit(struct shmd *connection, struct call *call, const struct request *request, enum patience patience) {
+        int r;
+
+        r = connection_prepare(connection);
+        if (r < 0)
+                return r;
+        r = call_submit(connection, call, request, patience);
+        if (r == -EPIPE) {
+                r = connection_prepare(connection);
+                if (r == 0)
+                        r = call_submit(connection, call, request, patience);
+        }
+        return r == -EPIPE ? -ECONNRESET : r;
 }
 
 /* --- finding a daemon --- */
@@ -318,9 +377,16 @@ static struct shmd *connection_new(void) {
         connection->socket_fd = -EBADF;
         connection->generations.fd = -EBADF;
         TAILQ_INIT(&connection->calls);
+        RB_INIT(&connection->late_calls);
         LIST_INIT(&connection->holds);
+        LIST_INIT(&connection->ended_holds);
         RB_INIT(&connection->ids);
         RB_INIT(&connection->names);
+        TAILQ_INIT(&connection->asyncs);
+        TAILQ_INIT(&connection->asyncs_to_repeat);
+        LIST_INIT(&connection->watches);
+        RB_INIT(&connection->watch_keys);
+        loop_init(&connection->loop);
         process_register(connection);
         return connection;
 }
@@ -388,11 +454,15 @@ _public_ struct shmd *shmd_disconnect(struct shmd *connection) {
         if (!connection)
                 return NULL;
         process_unregister(connection);
+        if (connection_is_inherited(connection))
+                connection_disinherit(connection);
+        connection_drop_calls(connection);
         while ((hold = LIST_FIRST(&connection->holds))) {
                 hold->counted = false;
                 hold_free(hold);
         }
         connection_abandon(connection);
+        loop_done(&connection->loop);
         free(connection->path);
         free(connection);
         return NULL;

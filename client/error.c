@@ -63,6 +63,11 @@ int failure_start(struct failure *failure, int error, const char *program_or_pat
         return failure_about(failure, FAILURE_START, error, program_or_path);
 }
 
+int failure_memory(struct failure *failure, uint64_t wanted, uint64_t available, const char *where) {
+        failure->refusal = (struct shmd_wire_refusal) { .requested = wanted, .maximum = available };
+        return failure_about(failure, FAILURE_MEMORY, -ENOMEM, where);
+}
+
 void failure_keep_for_thread(const struct failure *failure) {
         thread_failure = *failure;
 }
@@ -102,15 +107,47 @@ static const char *user_to_words(uid_t uid, char (*buffer)[64]) {
         return *buffer;
 }
 
-/* "over the limit of 256 segments a user (256 used, 1 more asked for)" */
+typedef const char *to_words_function(uint64_t, char (*)[32]);
+
+/* "; most of it: alice 12 GiB, bob 3 GiB", appended */
+static void tell_biggest(const struct shmd_wire_refusal *refusal, to_words_function *to_words, char *buffer, size_t size) {
+        char name[64], used[32];
+
+        for (size_t i = 0; i < ELEMENTSOF(refusal->biggest) && refusal->biggest[i].used > 0; i++) {
+                size_t length = strlen(buffer);
+
+                (void) snprintf(buffer + length, size - length, "%s%s %s", i == 0 ? "; most of it: " : ", ",
+                                user_to_words(refusal->biggest[i].uid, &name), to_words(refusal->biggest[i].used, &used));
+        }
+}
+
+/* "over the limit of 256 segments a user (256 used, 1 more asked for); most of it: alice 256, bob 3" */
 static void tell_quota(const struct shmd_wire_refusal *refusal, bool in_bytes, const char *things, char *buffer,
                        size_t size) {
-        const char *(*to_words)(uint64_t, char (*)[32]) = in_bytes ? bytes_to_words : number_to_words;
+        to_words_function *to_words = in_bytes ? bytes_to_words : number_to_words;
         char maximum[32], used[32], requested[32];
 
         (void) snprintf(buffer, size, "over the limit of %s%s a user (%s used, %s more asked for)",
                         to_words(refusal->maximum, &maximum), things, to_words(refusal->used, &used),
                         to_words(refusal->requested, &requested));
+        tell_biggest(refusal, to_words, buffer, size);
+}
+
+/* "2 MiB huge pages: 4 wanted, 1 free" */
+static void tell_huge_pages(const struct shmd_wire_refusal *refusal, char *buffer, size_t size) {
+        char page[32];
+
+        (void) snprintf(buffer, size, "%s huge pages: %" PRIu64 " wanted, %" PRIu64 " free",
+                        bytes_to_words(UINT64_C(1) << (refusal->mode & 63), &page), refusal->requested, refusal->maximum);
+}
+
+/* "not enough memory to allocate all of it: 4 GiB wanted, 1.2 GiB available in control group /jobs" */
+static void tell_memory(const struct failure *failure, char *buffer, size_t size) {
+        char wanted[32], available[32];
+
+        (void) snprintf(buffer, size, "not enough memory to allocate all of it: %s wanted, %s available %s",
+                        bytes_to_words(failure->refusal.requested, &wanted),
+                        bytes_to_words(failure->refusal.maximum, &available), failure->subject);
 }
 
 /* "too large: 2 TiB asked for, at most 1 TiB" */
@@ -135,13 +172,17 @@ static void tell_limit(const struct failure *failure, char *buffer, size_t size)
         case SHMD_LIMIT_CONNECTIONS:
                 return tell_quota(refusal, false, " connections", buffer, size);
         case SHMD_LIMIT_WATCHES:
-                return tell_quota(refusal, false, " watches", buffer, size);
+                return tell_quota(refusal, false, " watches and waits", buffer, size);
         case SHMD_LIMIT_SIZE:
                 return tell_maximum(refusal, "too large", "at most", buffer, size);
         case SHMD_LIMIT_NAME:
                 return tell_maximum(refusal, "name too long", "at most", buffer, size);
         case SHMD_LIMIT_EXISTING:
                 return tell_maximum(refusal, "the segment of this name is smaller", "it has", buffer, size);
+        case SHMD_LIMIT_MAXIMUM:
+                return tell_maximum(refusal, "larger than the segment's maximum", "at most", buffer, size);
+        case SHMD_LIMIT_HUGE_PAGES:
+                return tell_huge_pages(refusal, buffer, size);
         case SHMD_LIMIT_MEMORY:
                 return tell_maximum(refusal, "not enough memory", "there are", buffer, size);
         default: /* SHMD_LIMIT_DESCRIPTORS, or one of a newer daemon: its status says enough */
@@ -217,6 +258,9 @@ static void failure_tell(const struct failure *failure, char *buffer, size_t siz
         case FAILURE_START:
                 (void) snprintf(buffer, size, "cannot start the per-user daemon: %s: %s", failure->subject,
                                 strerror(failure->error));
+                return;
+        case FAILURE_MEMORY:
+                tell_memory(failure, buffer, size);
                 return;
         }
 }

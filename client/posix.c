@@ -73,10 +73,12 @@ static int default_open(const char *name, int oflag, mode_t mode) {
         if (r < 0)
                 return r;
         if (oflag & O_CREAT)
-                r = call_create(connection, &target, &create, NULL, &opened);
+                r = call_create(connection, &target, &create, NULL, NULL, &opened);
         else
                 r = call_open(connection, &target, create.flags, &opened);
-        return r < 0 ? r : opened.fd;
+        if (r < 0)
+                return r;
+        return opened.fd < 0 ? -EMFILE : opened.fd; /* there was no room for it */
 }
 
 static int default_unlink(const char *name) {
@@ -86,6 +88,8 @@ static int default_unlink(const char *name) {
         r = default_connection_get(&connection);
         if (r < 0)
                 return r;
+        if (posix_name(name)[0] == '\0') /* the C library finds nothing of that name, where shm_open finds it invalid */
+                return -ENOENT;
         r = shmd_unlink(connection, posix_name(name));
         return r == -EPERM ? -EACCES : r; /* as POSIX has it */
 }

@@ -40,7 +40,7 @@ static bool reader_skip_padding(struct reader *reader, size_t size) {
 }
 
 static bool strings_read(struct reader *reader, const struct shmd_wire_segment *wire, struct shmd_stat *stat) {
-        size_t strings = (size_t) wire->name_size + wire->labels_size + wire->command_size + wire->unit_size;
+        size_t strings = (size_t) wire->name_size + wire->labels_size + wire->command_size + wire->unit_size + wire->executable_size;
         const char *start;
         size_t size;
 
@@ -48,12 +48,16 @@ static bool strings_read(struct reader *reader, const struct shmd_wire_segment *
                reader_take_string(reader, stat->labels, wire->labels_size, sizeof(stat->labels)) &&
                reader_take_string(reader, stat->creator_command, wire->command_size, sizeof(stat->creator_command)) &&
                reader_take_string(reader, stat->creator_unit, wire->unit_size, sizeof(stat->creator_unit)) &&
+               reader_take_string(reader, stat->creator_executable, wire->executable_size,
+                                  sizeof(stat->creator_executable)) &&
                reader_skip_padding(reader, ALIGN8(strings) - strings) &&
                name_check(stat->name, wire->name_size, &start, &size) == NAME_OK && start == stat->name;
 }
 
 /* The structure has been taken from the reader; its strings follow there. */
 static bool segment_read(struct reader *reader, const struct shmd_wire_segment *wire, struct shmd_stat *ret_stat) {
+        if (wire->page_shift > 63)
+                return false;
         *ret_stat = (struct shmd_stat) {
                 .id = wire->id,
                 .size_bytes = wire->size,
@@ -73,35 +77,48 @@ static bool segment_read(struct reader *reader, const struct shmd_wire_segment *
                 .unknown_holder = !!(wire->flags & SHMD_WIRE_SEGMENT_UNKNOWN),
                 .creator_pid = wire->creator_pid,
                 .creator_uid = wire->creator_uid,
+                .resizable = !!(wire->flags & SHMD_WIRE_SEGMENT_RESIZABLE),
+                .single_writer = !!(wire->flags & SHMD_WIRE_SEGMENT_SINGLE_WRITER),
+                .truncated = !!(wire->flags & SHMD_WIRE_SEGMENT_TRUNCATED),
+                .maximum_bytes = wire->maximum,
+                .page_bytes = wire->page_shift ? UINT64_C(1) << wire->page_shift : 0,
+                .device = wire->device,
+                .inode = wire->inode,
+                .creator_started = wire->creator_started,
         };
-        return wire->id != 0 && wire->padding == 0 && strings_read(reader, wire, ret_stat);
+        return wire->id != 0 && wire_is_zero(wire->padding, sizeof(wire->padding)) && strings_read(reader, wire, ret_stat);
+}
+
+static int stat_read(struct shmd *connection, const struct reply *reply, struct shmd_stat *ret_stat) {
+        struct reader reader = { reply->tail, reply->tail_size };
+        struct shmd_wire_segment wire;
+        struct shmd_stat stat;
+
+        memcpy(&wire, reply->body, sizeof(wire));
+        if (!segment_read(&reader, &wire, &stat) || reader.size > 0)
+                return connection_break(connection);
+        *ret_stat = stat;
+        return 0;
+}
+
+static struct request stat_request(const struct target *target, const struct shmd_wire_stat *body) {
+        return (struct request) {
+                .operation = SHMD_OP_STAT,
+                .repeatable = true,
+                .body = body,
+                .tail = target->name,
+                .tail_size = target->name_size,
+        };
 }
 
 static int stat_target(struct shmd *connection, const struct target *target, struct shmd_stat *ret_stat) {
         const struct shmd_wire_stat body = { .target = target->wire };
-        const struct request request = {
-                .operation = SHMD_OP_STAT,
-                .repeatable = true,
-                .body = &body,
-                .tail = target->name,
-                .tail_size = target->name_size,
-        };
-        struct shmd_wire_segment wire;
-        struct shmd_stat stat;
-        struct reader reader;
+        const struct request request = stat_request(target, &body);
         struct reply reply;
         int r;
 
         r = connection_call(connection, &request, &reply);
-        if (r < 0)
-                return r;
-        memcpy(&wire, reply.body, sizeof(wire));
-        reader = (struct reader) { reply.tail, reply.tail_size };
-        if (!segment_read(&reader, &wire, &stat) || reader.size > 0)
-                return connection_break(connection);
-
-        *ret_stat = stat;
-        return 0;
+        return r < 0 ? r : stat_read(connection, &reply, ret_stat);
 }
 
 _public_ int shmd_stat(struct shmd *connection, const char *name, struct shmd_stat *ret_stat) {
@@ -120,100 +137,125 @@ _public_ int shmd_stat_id(struct shmd *connection, uint64_t id, struct shmd_stat
         return r < 0 ? r : stat_target(connection, &target, ret_stat);
 }
 
+static int async_read_stat(struct async *async, const struct reply *reply) {
+        return stat_read(async->connection, reply, async->stat);
+}
+
+_public_ int shmd_stat_async(struct shmd *connection, const char *name, shmd_result_function function, void *userdata) {
+        struct shmd_wire_stat body;
+        struct request request;
+        struct target target;
+        struct async *async;
+        int r;
+
+        r = target_by_name(connection, name, &target);
+        if (r < 0)
+                return r;
+        async = async_new(connection, async_read_stat, &(struct callback) { function, userdata });
+        if (!async)
+                return -ENOMEM;
+        async->stat = malloc(sizeof(*async->stat));
+        if (!async->stat) {
+                async_free(async);
+                return failure_errno(&connection->failure, -ENOMEM);
+        }
+        body = (struct shmd_wire_stat) { .target = target.wire };
+        request = stat_request(&target, &body);
+        return async_submit(async, &request, DO_NOT_WAIT);
+}
+
 /* --- a list of segments --- */
 
-/* A list on its way: what is asked for, and how far it has come. */
-struct list_walk {
-        struct shmd *connection;
-        const char *prefix;
-        size_t prefix_size;
-        uint32_t flags;
-        shmd_list_function function;
-        void *userdata;
-        struct shmd_stat last; /* the entry visited last: id 0 before the first */
-        bool more;
-};
+void list_request_init(struct list_request *request, const struct list_cursor *cursor) {
+        bool by_id = cursor->flags & SHMD_WIRE_LIST_UNLINKED;
+        size_t after_size = by_id ? 0 : strlen(cursor->last.name);
 
-static int list_ask(struct list_walk *walk, struct reply *ret_reply) {
-        char tail[2 * SHMD_NAME_MAX];
-        size_t after_size = walk->flags & SHMD_WIRE_LIST_UNLINKED ? 0 : strlen(walk->last.name);
-        const struct shmd_wire_list body = {
-                .after_id = walk->flags & SHMD_WIRE_LIST_UNLINKED ? walk->last.id : 0,
-                .flags = walk->flags,
-                .prefix_size = (uint16_t) walk->prefix_size,
+        request->body = (struct shmd_wire_list) {
+                .after_id = by_id ? cursor->last.id : 0,
+                .flags = cursor->flags,
+                .prefix_size = (uint16_t) cursor->prefix_size,
                 .after_size = (uint16_t) after_size,
         };
-        const struct request request = {
+        memcpy(request->tail, cursor->prefix, cursor->prefix_size);
+        memcpy(request->tail + cursor->prefix_size, cursor->last.name, after_size);
+        request->request = (struct request) {
                 .operation = SHMD_OP_LIST,
                 .repeatable = true,
-                .body = &body,
-                .tail = tail,
-                .tail_size = walk->prefix_size + after_size,
+                .body = &request->body,
+                .tail = request->tail,
+                .tail_size = cursor->prefix_size + after_size,
         };
-
-        memcpy(tail, walk->prefix, walk->prefix_size);
-        memcpy(tail + walk->prefix_size, walk->last.name, after_size);
-        return connection_call(walk->connection, &request, ret_reply);
 }
 
-static bool list_entry_follows(const struct list_walk *walk, const struct shmd_stat *next) {
-        if (walk->flags & SHMD_WIRE_LIST_UNLINKED)
-                return next->id > walk->last.id;
-        return strcmp(next->name, walk->last.name) > 0 && strncmp(next->name, walk->prefix, walk->prefix_size) == 0;
+int list_page_init(struct list_page *page, struct list_cursor *cursor, const void *body, const uint8_t *tail,
+                   size_t tail_size) {
+        struct shmd_wire_list_reply wire;
+
+        memcpy(&wire, body, sizeof(wire));
+        if (wire.more && wire.count == 0)
+                return -EPROTO;
+        *page = (struct list_page) { .data = tail, .size = tail_size, .left = wire.count };
+        cursor->more = wire.more;
+        return 0;
 }
 
-static int list_visit_entry(struct list_walk *walk, struct reader *reader) {
+static bool list_entry_follows(const struct list_cursor *cursor, const struct shmd_stat *next) {
+        if (cursor->flags & SHMD_WIRE_LIST_UNLINKED)
+                return next->id > cursor->last.id;
+        return strcmp(next->name, cursor->last.name) > 0 && strncmp(next->name, cursor->prefix, cursor->prefix_size) == 0;
+}
+
+int list_page_next(struct list_page *page, struct list_cursor *cursor) {
+        struct reader reader = { page->data, page->size };
         struct shmd_wire_segment wire;
         struct shmd_stat stat;
 
-        if (!reader_take(reader, &wire, sizeof(wire)) || !segment_read(reader, &wire, &stat) ||
-            !list_entry_follows(walk, &stat))
-                return connection_break(walk->connection);
-        walk->last = stat;
-        return walk->function(&stat, walk->userdata);
+        if (page->left == 0)
+                return page->size > 0 ? -EPROTO : 0;
+        if (!reader_take(&reader, &wire, sizeof(wire)) || !segment_read(&reader, &wire, &stat) ||
+            !list_entry_follows(cursor, &stat))
+                return -EPROTO;
+        *page = (struct list_page) { .data = reader.data, .size = reader.size, .left = page->left - 1 };
+        cursor->last = stat;
+        return 1;
 }
 
-static int list_visit_page(struct list_walk *walk, const struct reply *reply) {
-        struct reader reader = { reply->tail, reply->tail_size };
-        struct shmd_wire_list_reply page;
+static int list_visit_page(struct shmd *connection, struct list_cursor *cursor, const struct reply *reply,
+                           shmd_list_function function, void *userdata) {
+        struct list_page page;
         int r;
 
-        memcpy(&page, reply->body, sizeof(page));
-        for (uint32_t i = 0; i < page.count; i++) {
-                r = list_visit_entry(walk, &reader);
+        r = list_page_init(&page, cursor, reply->body, reply->tail, reply->tail_size);
+        if (r < 0)
+                return connection_break(connection);
+        while ((r = list_page_next(&page, cursor)) > 0) {
+                r = function(&cursor->last, userdata);
                 if (r != 0)
                         return r;
         }
-        if (reader.size > 0 || (page.more && page.count == 0))
-                return connection_break(walk->connection);
-        walk->more = page.more;
-        return 0;
+        return r < 0 ? connection_break(connection) : 0;
 }
 
 _public_ int shmd_list(struct shmd *connection, const char *prefix, unsigned flags, shmd_list_function function,
                        void *userdata) {
-        struct list_walk walk = {
-                .connection = connection,
-                .flags = flags & SHMD_LIST_UNLINKED ? SHMD_WIRE_LIST_UNLINKED : 0,
-                .function = function,
-                .userdata = userdata,
-                .more = true,
-        };
+        struct list_cursor cursor = { .flags = flags & SHMD_LIST_UNLINKED ? SHMD_WIRE_LIST_UNLINKED : 0, .more = true };
+        struct list_request request;
         enum name_verdict verdict;
         struct reply reply;
         int r;
 
         if (flags & ~SHMD_LIST_UNLINKED)
                 return failure_words(&connection->failure, -EINVAL, "invalid flags");
-        verdict = name_check_prefix(prefix ?: "", prefix ? strlen(prefix) : 0, &walk.prefix, &walk.prefix_size);
+        verdict = name_check_prefix(prefix ?: "", prefix ? strlen(prefix) : 0, &cursor.prefix, &cursor.prefix_size);
         if (verdict != NAME_OK)
                 return failure_name(&connection->failure, verdict);
 
-        while (walk.more) {
-                r = list_ask(&walk, &reply);
+        while (cursor.more) {
+                list_request_init(&request, &cursor);
+                r = connection_call(connection, &request.request, &reply);
                 if (r < 0)
                         return r;
-                r = list_visit_page(&walk, &reply);
+                r = list_visit_page(connection, &cursor, &reply, function, userdata);
                 if (r != 0)
                         return r;
         }
@@ -338,19 +380,42 @@ static void status_read(const struct shmd_wire_status_reply *wire, struct shmd_s
         memcpy(ret_status->version, wire->version, strnlen(wire->version, sizeof(ret_status->version) - 1));
 }
 
-_public_ int shmd_status(struct shmd *connection, struct shmd_status *ret_status) {
-        const struct shmd_wire_status body = { 0 };
-        const struct request request = { .operation = SHMD_OP_STATUS, .repeatable = true, .body = &body };
+static int status_read_reply(struct shmd *connection, const struct reply *reply, struct shmd_status *ret_status) {
         struct shmd_wire_status_reply wire;
-        struct reply reply;
         int r;
 
-        r = connection_call(connection, &request, &reply);
-        if (r < 0)
-                return r;
-        r = reply_read(connection, &reply, &wire, sizeof(wire));
+        r = reply_read(connection, reply, &wire, sizeof(wire));
         if (r < 0)
                 return r;
         status_read(&wire, ret_status);
         return 0;
+}
+
+static const struct shmd_wire_status status_body;
+static const struct request status_request = { .operation = SHMD_OP_STATUS, .repeatable = true, .body = &status_body };
+
+_public_ int shmd_status(struct shmd *connection, struct shmd_status *ret_status) {
+        struct reply reply;
+        int r;
+
+        r = connection_call(connection, &status_request, &reply);
+        return r < 0 ? r : status_read_reply(connection, &reply, ret_status);
+}
+
+static int async_read_status(struct async *async, const struct reply *reply) {
+        return status_read_reply(async->connection, reply, async->status);
+}
+
+_public_ int shmd_status_async(struct shmd *connection, shmd_result_function function, void *userdata) {
+        struct async *async;
+
+        async = async_new(connection, async_read_status, &(struct callback) { function, userdata });
+        if (!async)
+                return -ENOMEM;
+        async->status = malloc(sizeof(*async->status));
+        if (!async->status) {
+                async_free(async);
+                return failure_errno(&connection->failure, -ENOMEM);
+        }
+        return async_submit(async, &status_request, DO_NOT_WAIT);
 }

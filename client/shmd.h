@@ -18,7 +18,7 @@
  *    descriptors, here or there; -EDQUOT: one of the user's limits; -ECONNRESET: the
  *    daemon went away, and whether it did what was asked is not known.
  *  - A connection whose daemon has gone is made anew by the next call that needs it, and holds
- *    are shown to the new daemon. What is open and mapped stays usable throughout.
+ *    are shown to the new daemon, watches set again. What is open and mapped stays usable throughout.
  *  - Thread safety: a connection, with all segments opened through it, is used
  *    by one thread at a time; different connections are independent. The library
  *    keeps no hidden threads, never touches signals or standard streams, and
@@ -27,7 +27,8 @@
  *    cancelling its thread, nor made from a signal handler.
  *  - Fork: the child may use what it inherited, segments and connection alike. At its
  *    first use of the connection it gets one of its own, and its holds count for
- *    themselves. After vfork only exec and _exit may be called. Exec closes all.
+ *    themselves. Watches, and calls that were submitted, stay the parent's: the child has none of them. Nor can it publish
+ *    what its parent made. After vfork only exec and _exit may be called. Exec closes all.
  */
 #ifndef SHMD_H
 #define SHMD_H
@@ -54,6 +55,21 @@ struct shmd_segment;
 #define SHMD_PRIVATE 0x2u
 /* shmd_create(): fail with -EEXIST if the name is taken; else the segment that has it is opened. */
 #define SHMD_EXCLUSIVE 0x4u
+/*
+ * shmd_create(): without its name until shmd_publish(). Only this connection has it, and if the segment is closed
+ * or the program dies before it is published, nothing is left of it.
+ */
+#define SHMD_UNPUBLISHED 0x8u
+/*
+ * shmd_create(): only the creator can ever write, by the mapping that shmd_create() makes (shmd_map() gives it);
+ * whoever opens it gets read-only.
+ */
+#define SHMD_SINGLE_WRITER 0x10u
+/*
+ * shmd_create(): all pages are there before the name is, charged to the creator's memory cgroup; if there
+ * is too little memory, creation fails with -ENOMEM and says how much there is.
+ */
+#define SHMD_PREALLOCATE 0x20u
 
 /* When a segment's name is taken away by itself. */
 enum shmd_lifetime {
@@ -99,15 +115,15 @@ int shmd_connect_system(struct shmd **ret_connection);
 int shmd_connect_user(struct shmd **ret_connection);
 
 /*
- * Ends a connection and all holds opened through it, whose segments are closed and
- * unmapped. NULL does nothing. Returns NULL.
+ * Ends a connection and all holds opened through it, whose segments are closed and unmapped. Calls under way are
+ * dropped, their functions not called. Not from such a function. NULL does nothing. Returns NULL.
  */
 struct shmd *shmd_disconnect(struct shmd *connection);
 
 /*
- * The last failure of this connection in words, such as
- * "permission denied (owner alice, mode 0600)"; for connection NULL, of this thread's last
- * failed shmd_connect(). Valid until the next call on the connection. Never NULL.
+ * The last failure of this connection in words, such as "permission denied (owner alice, mode 0600)"; within a function
+ * that is told of a submitted call's failure, that one; for connection NULL, of this thread's last failed
+ * shmd_connect(). Valid until the next call on the connection. Never NULL.
  */
 const char *shmd_error_message(struct shmd *connection);
 
@@ -124,21 +140,23 @@ struct shmd_create_options {
         uint32_t lifetime;      /* enum shmd_lifetime */
         uint64_t linger_usec;   /* with SHMD_LIFETIME_LINGER, microseconds */
         const char *labels;     /* "key=value" lines, each ended by '\n'; at most 1024 bytes; NULL: none */
-        uint64_t reserved[12];  /* must be zero */
+        uint64_t maximum_bytes; /* resizable up to so many bytes, all of which are charged; 0: the size is fixed */
+        uint64_t page_bytes;    /* huge pages: 1 << 21 (2 MiB) or 1 << 30; sizes are rounded up to them. 0: ordinary ones */
+        uint64_t reserved[10];  /* must be zero */
 };
 
 /*
  * Makes a segment of size_bytes zeros under a name, and holds it read-write (or with
  * what flags say). Without SHMD_EXCLUSIVE a segment that has the name already is opened
  * instead, if it is at least as large: shmd_created() tells. flags: SHMD_READ_WRITE is
- * implied; SHMD_PRIVATE, SHMD_EXCLUSIVE. options may be NULL.
+ * implied; SHMD_PRIVATE, SHMD_EXCLUSIVE, SHMD_UNPUBLISHED, SHMD_SINGLE_WRITER, SHMD_PREALLOCATE. options may be NULL.
  *
- * The size is exact, from 1 byte on, and never changes: no holder gets SIGBUS. Pages come
- * into being when they are touched.
+ * The size is exact, from 1 byte on, and never changes unless the segment was made resizable: no holder gets SIGBUS.
+ * Pages come into being when they are touched, or with SHMD_PREALLOCATE; of a resizable segment those of its size.
  *
- * Errors: -EEXIST; -EINVAL: a bad name, size, mode, lifetime or label, or the
- * segment that exists is smaller; -EACCES: it exists and its mode forbids it;
- * -EFBIG: larger than the machine can map; -EDQUOT.
+ * Errors: -EEXIST; -EINVAL: a bad name, size, mode, lifetime or label, or the segment that exists is smaller; -EACCES:
+ * it exists and its mode forbids it; -EFBIG: larger than the machine can map, or than the maximum; -EDQUOT; -ENOMEM:
+ * too few huge pages, or with SHMD_PREALLOCATE too little memory.
  */
 int shmd_create(struct shmd *connection, const char *name, uint64_t size_bytes, unsigned flags,
                 const struct shmd_create_options *options, struct shmd_segment **ret_segment);
@@ -152,6 +170,14 @@ int shmd_create(struct shmd *connection, const char *name, uint64_t size_bytes, 
  */
 int shmd_open(struct shmd *connection, const char *name, unsigned flags, struct shmd_segment **ret_segment);
 
+/*
+ * Opens a segment, and if there is none of that name waits until one is published; timeout_usec microseconds of
+ * CLOCK_MONOTONIC at most, UINT64_MAX: for ever. Does not poll; other uses of the connection wait meanwhile. Goes on
+ * when the daemon is restarted. Errors: -ETIMEDOUT; -EACCES; -EDQUOT: the user has too many waits and watches.
+ */
+int shmd_open_wait(struct shmd *connection, const char *name, unsigned flags, uint64_t timeout_usec,
+                   struct shmd_segment **ret_segment);
+
 /* The same by id, which also reaches a segment whose name is gone. */
 int shmd_open_id(struct shmd *connection, uint64_t id, unsigned flags, struct shmd_segment **ret_segment);
 
@@ -164,7 +190,7 @@ struct shmd_segment *shmd_close(struct shmd_segment *segment);
 /*
  * Maps the whole segment, shared, as it was opened; the same address each time. The
  * mapping is the segment's and ends with it; for one that outlives it, mmap(2) the descriptor.
- * ret_size_bytes may be NULL.
+ * A resizable segment is mapped up to its maximum; *ret_size_bytes is the size as shmd_size() has it. May be NULL.
  *
  * Errors: those of mmap(2).
  */
@@ -173,7 +199,11 @@ int shmd_map(struct shmd_segment *segment, void **ret_address, size_t *ret_size_
 /* The segment's descriptor, close-on-exec; borrowed: do not close it, but dup(2) what shall outlive the segment. */
 int shmd_fd(const struct shmd_segment *segment);
 
-/* Its id, unique for ever; its size in bytes; 1 if the call that opened it made it, else 0. */
+/*
+ * Its id, unique for ever; its size in bytes; 1 if the call that opened it made it, else 0. A resizable segment's size
+ * is the last one that this connection was told of: when it was opened, by shmd_resize(), by an event of a watch.
+ * shmd_stat() asks.
+ */
 uint64_t shmd_id(const struct shmd_segment *segment);
 uint64_t shmd_size(const struct shmd_segment *segment);
 int shmd_created(const struct shmd_segment *segment);
@@ -183,6 +213,78 @@ int shmd_created(const struct shmd_segment *segment);
  * the segment any more. Errors: -ENOENT; -EPERM: neither owner nor administrator.
  */
 int shmd_unlink(struct shmd *connection, const char *name);
+
+/* shmd_publish(): if the name is taken, its segment loses it in the same step: openers get the old or the new one. */
+#define SHMD_REPLACE 0x1u
+
+/*
+ * Gives an unpublished segment its name. Errors: -EEXIST; -EPERM: with SHMD_REPLACE, the segment that has the name is
+ * another user's; -ENOENT: it is not unpublished, or not made through this connection.
+ */
+int shmd_publish(struct shmd_segment *segment, unsigned flags);
+
+/*
+ * Publishes several segments of one connection together, at most 253: all, or on failure none; *ret_failed (may be
+ * NULL) is then the index of the first that could not be published. Errors as shmd_publish(); -EINVAL: a name comes
+ * twice.
+ */
+int shmd_publish_many(struct shmd_segment *const *segments, size_t count, unsigned flags, size_t *ret_failed);
+
+/*
+ * Makes a segment of a regular file: fd is open read-write if flags say SHMD_READ_WRITE, read-only if not; borrowed.
+ * The segment has the file's size. The file stays the file's owner's: msync(2) says when data reach it, and shmd can't
+ * keep others from truncating it (SIGBUS); shmd_stat() tells of that afterwards. flags also: SHMD_EXCLUSIVE,
+ * SHMD_UNPUBLISHED. /proc is needed, to open the file once more for those who may only read. Errors as shmd_create();
+ * -EINVAL: not a regular file, empty, or not open as it should be.
+ */
+int shmd_create_file(struct shmd *connection, const char *name, int fd, unsigned flags,
+                     const struct shmd_create_options *options, struct shmd_segment **ret_segment);
+
+/*
+ * Changes the size of a resizable segment, up to the maximum it was made with. Whoever may write it may do so. Nobody
+ * gets SIGBUS: mappings always reach to the maximum; what is beyond the size is given back to the machine and reads as
+ * zeros. Holders learn of it by a watch. Errors: -ENOTSUP: not resizable; -EFBIG: beyond the maximum; -EACCES; -EPERM:
+ * frozen.
+ */
+int shmd_resize(struct shmd *connection, const char *name, uint64_t size_bytes);
+int shmd_resize_id(struct shmd *connection, uint64_t id, uint64_t size_bytes);
+
+/* What can be mapped of a segment: its maximum if it is resizable, else its size. Bytes. */
+uint64_t shmd_maximum(const struct shmd_segment *segment);
+
+/*
+ * Makes a segment immutable, for everybody, root included, and for ever. That is proven, or refused: -EBUSY as long as
+ * anybody has it mapped writable (shmd_mappers() finds them). Owner or administrator. Errors: -EPERM; -ENOENT.
+ */
+int shmd_freeze(struct shmd *connection, const char *name);
+int shmd_freeze_id(struct shmd *connection, uint64_t id);
+
+/*
+ * Changes when the name is taken away by itself; linger_usec with SHMD_LIFETIME_LINGER. Errors: -EPERM; -ESRCH: no
+ * creator any more.
+ */
+int shmd_set_lifetime(struct shmd *connection, const char *name, uint32_t lifetime, uint64_t linger_usec);
+int shmd_set_lifetime_id(struct shmd *connection, uint64_t id, uint32_t lifetime, uint64_t linger_usec);
+
+/*
+ * Many at once: up to 253 in one round trip, more in several, or if names and labels are long. results[i] is 0 or the
+ * negative errno value of item i, segments[i] then NULL; both arrays have room for count. The return value is that of
+ * the round trips themselves: 0, or an error after which nothing is open. SHMD_PREALLOCATE, and SHMD_SINGLE_WRITER
+ * without SHMD_UNPUBLISHED, take some round trips for each.
+ */
+int shmd_open_many(struct shmd *connection, const char *const *names, size_t count, unsigned flags,
+                   struct shmd_segment **segments, int *results);
+
+struct shmd_create_item {
+        const char *name;
+        uint64_t size_bytes;
+        const struct shmd_create_options *options; /* or NULL */
+};
+int shmd_create_many(struct shmd *connection, const struct shmd_create_item *items, size_t count, unsigned flags,
+                     struct shmd_segment **segments, int *results);
+
+/* Closes segments of one connection; NULL entries are skipped, entries become NULL. */
+void shmd_close_many(struct shmd_segment **segments, size_t count);
 
 /* A segment as the daemon sees it. Times are microseconds of CLOCK_REALTIME since 1970. */
 struct shmd_stat {
@@ -204,8 +306,16 @@ struct shmd_stat {
         uint32_t unknown_holder; /* 1: someone that no connection accounts for has it open or mapped */
         uint32_t creator_pid;
         uint32_t creator_uid;
-        uint32_t padding;
-        uint64_t reserved[12];
+        uint32_t resizable;     /* 1: up to maximum_bytes */
+        uint32_t single_writer; /* 1: only its creator writes */
+        uint32_t truncated;     /* 1: made of a file, which somebody has made shorter since */
+        uint64_t maximum_bytes;
+        uint64_t page_bytes; /* of huge pages; 0: ordinary ones */
+        uint64_t device;     /* st_dev and st_ino of the memory, 0 if not known */
+        uint64_t inode;
+        uint64_t creator_started; /* start time of the creator, clock ticks since boot: proc(5), stat, field 22; 0: not known */
+        uint64_t reserved[7];
+        char creator_executable[256];
         char name[256]; /* of an unlinked segment: the name it had */
         char creator_command[64];
         char creator_unit[256]; /* systemd unit, "" if none or not known */
@@ -220,7 +330,7 @@ int shmd_stat_id(struct shmd *connection, uint64_t id, struct shmd_stat *ret_sta
  * It may not use the connection. */
 typedef int (*shmd_list_function)(const struct shmd_stat *stat, void *userdata);
 
-/* shmd_list(): the segments that have lost their names and are still held, instead of the named ones.
+/* shmd_list(): the segments without a name instead of the named ones: unlinked and still held, or not yet published.
  * Administrators see all of them, others their own. */
 #define SHMD_LIST_UNLINKED 0x1u
 
@@ -251,6 +361,27 @@ typedef int (*shmd_holder_function)(const struct shmd_holder *holder, void *user
  */
 int shmd_holders(struct shmd *connection, uint64_t id, shmd_holder_function function, void *userdata);
 
+/* A process that has a segment open or mapped, as /proc shows it, whether or not the daemon knows of it. */
+struct shmd_mapper {
+        uint32_t pid;
+        uint32_t uid;
+        uint32_t mapped;   /* 1: mapped */
+        uint32_t writable; /* 1: mapped writable */
+        uint32_t open;     /* 1: has a descriptor */
+        uint32_t padding;
+        uint64_t reserved[4];
+        char command[64];
+};
+typedef int (*shmd_mapper_function)(const struct shmd_mapper *mapper, void *userdata);
+
+/*
+ * Looks through /proc for processes that have the memory of that device and inode (shmd_stat()) open or mapped. Sees
+ * only what the caller may see: as root all in its pid namespace, else its own processes; *ret_hidden (may be NULL) is
+ * the number of processes it could not look into. The daemon itself has every segment open. Needs no connection; may
+ * take long on a large machine. The visitor as for shmd_list().
+ */
+int shmd_mappers(uint64_t device, uint64_t inode, shmd_mapper_function function, void *userdata, unsigned *ret_hidden);
+
 /*
  * Changes permission bits (nine; execute bits are dropped), owner or group; (uid_t) -1 and (gid_t) -1 leave them. Holds
  * that exist are not touched. The group may be any of the caller's; only an administrator
@@ -267,6 +398,107 @@ int shmd_unlink_id(struct shmd *connection, uint64_t id);
 int shmd_chmod_id(struct shmd *connection, uint64_t id, mode_t mode);
 int shmd_chown_id(struct shmd *connection, uint64_t id, uid_t uid, gid_t gid);
 int shmd_rename_id(struct shmd *connection, uint64_t id, const char *new_name);
+
+/* What happened to a segment. */
+enum shmd_event_kind {
+        SHMD_EVENT_CREATED = 1, /* of an unpublished segment: told to its owner and administrators only */
+        SHMD_EVENT_PUBLISHED = 2,
+        SHMD_EVENT_FROZEN = 3,
+        SHMD_EVENT_RESIZED = 4,
+        SHMD_EVENT_UNLINKED = 5,
+        SHMD_EVENT_FREED = 6,
+        SHMD_EVENT_RENAMED = 7,
+        SHMD_EVENT_LOST = 8,     /* events are missing, as they were not read fast enough: list again */
+        SHMD_EVENT_PRESENT = 9,  /* SHMD_WATCH_SNAPSHOT: it was there when the watch began */
+        SHMD_EVENT_SNAPSHOT_END = 10,
+};
+
+struct shmd_event {
+        uint64_t watch; /* as shmd_watch() gave it; 0 in SHMD_EVENT_LOST, which each watch is told of */
+        uint64_t id;
+        uint64_t size_bytes;
+        uint64_t time_usec; /* CLOCK_REALTIME; in SHMD_EVENT_PRESENT when it was made */
+        uint32_t kind; /* enum shmd_event_kind */
+        uint32_t uid;
+        uint64_t reserved[4];
+        char name[256];
+        char old_name[256]; /* SHMD_EVENT_RENAMED */
+};
+typedef void (*shmd_event_function)(struct shmd *connection, const struct shmd_event *event, void *userdata);
+
+#define SHMD_WATCH_EXACT 0x1u    /* the very name, not all that begin so */
+#define SHMD_WATCH_SNAPSHOT 0x2u /* first all that are there, then SHMD_EVENT_SNAPSHOT_END; no change between is missed */
+
+/*
+ * Watches names that begin with prefix (NULL: all). Events come by shmd_dispatch(), never before shmd_watch() has
+ * returned. What changes during a snapshot may be told twice, never not at all. ret_watch may be NULL. Errors: -EDQUOT.
+ * After the daemon was away (a reconnection) the watch goes on, and a SHMD_EVENT_LOST comes; so it does when a program
+ * that does not dispatch has events dropped.
+ */
+int shmd_watch(struct shmd *connection, const char *prefix, unsigned flags, shmd_event_function function, void *userdata,
+               uint64_t *ret_watch);
+/* Its function is not called any more. Errors: -ENOENT. */
+int shmd_unwatch(struct shmd *connection, uint64_t watch);
+
+/*
+ * For event loops: the descriptor to poll for reading, and what to call when it is readable: shmd_dispatch() handles
+ * what has come, without waiting, and calls the functions of watches and of calls that were submitted. It returns how
+ * many it called, or an error. They may use the connection, but not end it. The descriptor is also readable when
+ * something came while another call waited for its own reply, and when there is room again after -EAGAIN. It stays the
+ * same, over reconnections, too, but a forked child has to ask for its own; it is borrowed.
+ *
+ * A lost connection is made anew by either function. As long as there is no daemon they return -ECONNREFUSED or -ENOENT
+ * and nothing becomes readable: try again after a while.
+ */
+int shmd_poll_fd(struct shmd *connection);
+int shmd_dispatch(struct shmd *connection);
+
+/*
+ * Asynchronous calls: each shmd_X_async() submits what shmd_X() does and returns at once; function is called by
+ * shmd_dispatch() with the result, once. What is submitted is carried out in order, waits excepted. Errors at
+ * submission: those of arguments and of sending, -EAGAIN if the socket is full: dispatch when the descriptor is
+ * readable, then try again; the function is then not called. Arguments are copied. function may be NULL: then nobody is
+ * told, and a segment that was opened is closed.
+ *
+ * When the connection is lost, open, stat, status and waits are submitted again to a daemon that is there at once; the
+ * others, and all if there is none, fail with -ECONNRESET.
+ */
+struct shmd_result {
+        int error;                    /* 0 or negative errno value */
+        uint32_t padding;
+        struct shmd_segment *segment; /* create, open: the caller's, to be closed */
+        const struct shmd_stat *stat; /* stat: valid during the call */
+        const struct shmd_status *status;
+        uint64_t reserved[4];
+};
+typedef void (*shmd_result_function)(struct shmd *connection, const struct shmd_result *result, void *userdata);
+
+/* Not SHMD_PREALLOCATE, nor SHMD_SINGLE_WRITER without SHMD_UNPUBLISHED: they take several steps. -EINVAL. */
+int shmd_create_async(struct shmd *connection, const char *name, uint64_t size_bytes, unsigned flags,
+                      const struct shmd_create_options *options, shmd_result_function function, void *userdata);
+int shmd_open_async(struct shmd *connection, const char *name, unsigned flags, shmd_result_function function,
+                    void *userdata);
+/*
+ * Gives a number by which shmd_cancel() ends the wait: its function is then called with -ECANCELED, or with the result
+ * if that was on its way. ret_wait may be NULL. Errors of shmd_cancel(): -ENOENT: the wait is over; -EAGAIN.
+ */
+int shmd_open_wait_async(struct shmd *connection, const char *name, unsigned flags, uint64_t timeout_usec,
+                         shmd_result_function function, void *userdata, uint32_t *ret_wait);
+int shmd_cancel(struct shmd *connection, uint32_t wait);
+int shmd_publish_async(struct shmd_segment *segment, unsigned flags, shmd_result_function function, void *userdata);
+int shmd_unlink_async(struct shmd *connection, const char *name, shmd_result_function function, void *userdata);
+int shmd_stat_async(struct shmd *connection, const char *name, shmd_result_function function, void *userdata);
+int shmd_chmod_async(struct shmd *connection, const char *name, mode_t mode, shmd_result_function function, void *userdata);
+int shmd_chown_async(struct shmd *connection, const char *name, uid_t uid, gid_t gid, shmd_result_function function,
+                     void *userdata);
+int shmd_rename_async(struct shmd *connection, const char *name, const char *new_name, shmd_result_function function,
+                      void *userdata);
+int shmd_resize_async(struct shmd *connection, const char *name, uint64_t size_bytes, shmd_result_function function,
+                      void *userdata);
+int shmd_freeze_async(struct shmd *connection, const char *name, shmd_result_function function, void *userdata);
+int shmd_set_lifetime_async(struct shmd *connection, const char *name, uint32_t lifetime, uint64_t linger_usec,
+                            shmd_result_function function, void *userdata);
+int shmd_status_async(struct shmd *connection, shmd_result_function function, void *userdata);
 
 struct shmd_use {
         uint64_t used;

@@ -3,51 +3,34 @@
  * Puts the daemon together, runs its loop, takes it apart.
  */
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include "daemon.h"
 #include "handover.h"
 #include "log.h"
 
-/* A larger memfd takes the kernel long enough to free that the loop should not wait for it. Bytes. */
-#define CLOSE_ELSEWHERE_BYTES (UINT64_C(1) << 20)
-
-static uint64_t now_usec(clockid_t clock) {
-        struct timespec now;
-
-        (void) clock_gettime(clock, &now);
-        return (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
-}
-
-uint64_t now_realtime_usec(void) {
-        return now_usec(CLOCK_REALTIME);
-}
-
-uint64_t now_monotonic_usec(void) {
-        return now_usec(CLOCK_MONOTONIC);
-}
+/* What is done at one turn of the loop of what is left to do: some tens of microseconds each. */
+#define SETTLE_HOLDS 64u
+#define SETTLE_SEGMENTS 32u
+#define SETTLE_WAITS 8u
 
 /* --- segments that go --- */
 
-void daemon_unlink(struct daemon *daemon, struct segment *segment) {
-        generation_advance(&daemon->generation, segment->id);
-        registry_unlink(segment, now_realtime_usec());
+/* The registry's observer: what is told may not change the registry. */
+static void on_event(struct segment *segment, int event, const char *old_name, size_t old_size, void *userdata) {
+        struct daemon *daemon = userdata;
+
+        if (event != WIRE_EVENT_CREATED && event != WIRE_EVENT_PUBLISHED)
+                generation_advance(&daemon->generation, segment->id);
+        watcher_notify(daemon, segment, event, old_name, old_size);
 }
 
 static void close_segment(struct daemon *daemon, struct segment *segment) {
-        int guard;
-
-        generation_advance(&daemon->generation, segment->id);
-        memfd_close_shared(&daemon->memfd, segment);
-        guard = TAKE_FD(segment->custody.guard_fd);
-        if (segment->size >= CLOSE_ELSEWHERE_BYTES)
-                worker_close(&daemon->worker, guard);
-        else
-                close_fd(guard);
+        memfd_close_segment(&daemon->memfd, segment, &daemon->worker, &daemon->discarder);
         segment_free(segment);
 }
 
@@ -80,11 +63,56 @@ static void on_free(struct segment *segment, void *userdata) {
         }
 }
 
-void daemon_settle(struct daemon *daemon) {
+static void close_broken(struct daemon *daemon) {
+        struct session *session;
+
+        while ((session = TAILQ_FIRST(&daemon->broken)))
+                session_close(session);
+}
+
+/* True if any are left. */
+static bool reap_clients(struct daemon *daemon) {
+        struct session *session = TAILQ_FIRST(&daemon->dying);
+
+        if (session)
+                (void) session_reap(session, SETTLE_HOLDS);
+        return !TAILQ_EMPTY(&daemon->dying);
+}
+
+static bool ask_about_idle(struct daemon *daemon) {
         struct segment *segment;
 
-        while ((segment = registry_take_idle(&daemon->registry)))
+        for (unsigned i = 0; i < SETTLE_SEGMENTS && (segment = registry_take_idle(&daemon->registry)); i++)
                 lease_await(&daemon->lease, segment);
+        return !TAILQ_EMPTY(&daemon->registry.idle);
+}
+
+void daemon_settle_later(struct daemon *daemon) {
+        static const struct timeval at_once;
+
+        (void) evtimer_add(daemon->settle_event, &at_once);
+}
+
+void daemon_settle(struct daemon *daemon) {
+        bool more;
+
+        if (daemon->settling)
+                return;
+        daemon->settling = true;
+        close_broken(daemon);
+        more = reap_clients(daemon);
+        more |= ask_about_idle(daemon);
+        more |= wait_answer_some(daemon, SETTLE_WAITS);
+        daemon->settling = false;
+        if (more || !TAILQ_EMPTY(&daemon->broken))
+                daemon_settle_later(daemon);
+        server_consider_idle(&daemon->server);
+}
+
+static void on_settle(evutil_socket_t fd, short what, void *userdata) {
+        (void) fd;
+        (void) what;
+        daemon_settle(userdata);
 }
 
 static void on_linger(evutil_socket_t fd, short what, void *userdata) {
@@ -93,13 +121,47 @@ static void on_linger(evutil_socket_t fd, short what, void *userdata) {
 
         (void) fd;
         (void) what;
-        while ((segment = registry_next_linger(&daemon->registry)) && segment->linger_until_usec <= now_monotonic_usec()) {
-                generation_advance(&daemon->generation, segment->id);
+        while ((segment = registry_next_linger(&daemon->registry)) && segment->linger_until_usec <= now_monotonic_usec())
                 registry_linger_over(segment, now_realtime_usec());
-        }
         arm_linger(daemon);
         daemon_settle(daemon);
-        server_consider_idle(&daemon->server);
+}
+
+/* --- configuration --- */
+
+/* Limits apply to what is asked for from now on; nothing that is there is taken away. */
+static void apply_config(struct daemon *daemon) {
+        memcpy(daemon->quota.maximum, daemon->config.maximum, sizeof(daemon->quota.maximum));
+        memcpy(daemon->quota.pool, daemon->config.pool, sizeof(daemon->quota.pool));
+}
+
+static int load_config(struct daemon *daemon) {
+        const struct options *options = daemon->options;
+        struct config config;
+        int r;
+
+        config_init(&config, daemon->descriptors_max);
+        r = options->config_path ? config_read(&config, options->config_path) : 0;
+        if (r == -ENOENT && options->config_named)
+                log_error("cannot read %s: %s", options->config_path, strerror(ENOENT));
+        if (r < 0 && (r != -ENOENT || options->config_named))
+                return r;
+        daemon->config = config;
+        apply_config(daemon);
+        return 0;
+}
+
+static void on_reload(evutil_socket_t signal_number, short what, void *userdata) {
+        struct daemon *daemon = userdata;
+
+        (void) signal_number;
+        (void) what;
+        handover_reloading();
+        if (load_config(daemon) < 0)
+                log_error("keeping the configuration as it was");
+        else
+                log_info("configuration read again");
+        handover_ready(daemon->options->socket_path);
 }
 
 /* --- beginning and end --- */
@@ -176,7 +238,17 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
         };
         quota_init(&daemon->quota);
         registry_init(&daemon->registry, &daemon->quota, 1);
+        daemon->registry.observer = on_event;
+        daemon->registry.observer_userdata = daemon;
+        watch_index_init(&daemon->watches);
+        watch_index_init(&daemon->waits);
+        TAILQ_INIT(&daemon->ready);
+        TAILQ_INIT(&daemon->dying);
+        TAILQ_INIT(&daemon->broken);
         TAILQ_INIT(&daemon->server.sessions);
+        r = load_config(daemon);
+        if (r < 0)
+                return r;
         if (getrandom(&daemon->instance, sizeof(daemon->instance), 0) != sizeof(daemon->instance))
                 return fail("get random bytes", negative_errno());
         r = set_up_signals();
@@ -184,7 +256,8 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
                 return fail("set up signals", r);
         daemon->base = event_base_new();
         daemon->linger_event = daemon->base ? evtimer_new(daemon->base, on_linger, daemon) : NULL;
-        if (!daemon->linger_event)
+        daemon->settle_event = daemon->base ? evtimer_new(daemon->base, on_settle, daemon) : NULL;
+        if (!daemon->linger_event || !daemon->settle_event)
                 return fail("make an event loop", -ENOMEM);
         r = handover_take_socket(&listen_fd);
         if (r < 0)
@@ -196,6 +269,7 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
         if (r < 0)
                 return r;
         daemon->registry.next_id = server_first_id(&daemon->server);
+        server_note_id(&daemon->server, daemon->registry.next_id);
         return 0;
 }
 
@@ -209,15 +283,17 @@ static void close_all_segments(struct daemon *daemon) {
         while ((segment = registry_first(&daemon->registry))) {
                 lease_forget(&daemon->lease, segment);
                 registry_remove(segment);
-                memfd_close_shared(&daemon->memfd, segment);
-                segment->custody.guard_fd = close_fd(segment->custody.guard_fd);
-                segment_free(segment);
+                close_segment(daemon, segment);
         }
 }
 
 static void daemon_done(struct daemon *daemon) {
+        struct session *session;
+
         if (daemon->base)
                 server_done(&daemon->server);
+        while ((session = TAILQ_FIRST(&daemon->dying)))
+                (void) session_reap(session, UINT_MAX);
         close_all_segments(daemon);
         worker_done(&daemon->worker);
         worker_abandon(&daemon->discarder);
@@ -228,6 +304,8 @@ static void daemon_done(struct daemon *daemon) {
         quota_done(&daemon->quota);
         if (daemon->linger_event)
                 event_free(daemon->linger_event);
+        if (daemon->settle_event)
+                event_free(daemon->settle_event);
         if (daemon->base)
                 event_base_free(daemon->base);
 }
@@ -235,9 +313,11 @@ static void daemon_done(struct daemon *daemon) {
 static int run(struct daemon *daemon) {
         struct event *sigterm = evsignal_new(daemon->base, SIGTERM, on_signal, daemon);
         struct event *sigint = evsignal_new(daemon->base, SIGINT, on_signal, daemon);
+        struct event *sighup = evsignal_new(daemon->base, SIGHUP, on_reload, daemon);
         int r = -ENOMEM;
 
-        if (sigterm && sigint && event_add(sigterm, NULL) == 0 && event_add(sigint, NULL) == 0) {
+        if (sigterm && sigint && sighup && event_add(sigterm, NULL) == 0 && event_add(sigint, NULL) == 0 &&
+            event_add(sighup, NULL) == 0) {
                 log_debug("listening on %s", daemon->options->socket_path);
                 handover_ready(daemon->options->socket_path);
                 r = event_base_dispatch(daemon->base) < 0 ? -EIO : 0;
@@ -247,6 +327,8 @@ static int run(struct daemon *daemon) {
                 event_free(sigterm);
         if (sigint)
                 event_free(sigint);
+        if (sighup)
+                event_free(sighup);
         return r;
 }
 

@@ -7,6 +7,8 @@
 
 #include <event2/event.h>
 
+#include "clock.h"
+#include "config.h"
 #include "generation.h"
 #include "lease.h"
 #include "memfd.h"
@@ -14,10 +16,12 @@
 #include "quota.h"
 #include "registry.h"
 #include "server.h"
+#include "watch.h"
 #include "worker.h"
 
 struct daemon {
         const struct options *options;
+        struct config config;
         struct event_base *base;
         struct quota quota;
         struct registry registry;
@@ -27,7 +31,14 @@ struct daemon {
         struct worker discarder; /* closes what clients sent: one that never comes back holds up nobody */
         struct generation generation;
         struct server server;
+        struct watch_index watches; /* of names, by clients: watcher.h */
+        struct watch_index waits;
+        struct wait_queue ready;     /* waits whose name was published */
+        struct session_list dying;   /* closed, with holds that are yet to end */
+        struct broken_list broken;   /* to be closed */
         struct event *linger_event;
+        struct event *settle_event;
+        bool settling; /* it is under way, and may lead to its own call */
         uint64_t instance;
         uint64_t started_usec; /* CLOCK_REALTIME */
         uint64_t started_monotonic_usec;
@@ -37,14 +48,13 @@ struct daemon {
 /* Runs a daemon until it is told to end. 0, or -errno with the reason on the log. */
 int daemon_run(const struct options *options);
 
-uint64_t now_realtime_usec(void);
-uint64_t now_monotonic_usec(void);
-
 /*
- * Looks after what the registry has put in its queue: asks the kernel about segments that nobody is known to
- * hold, and frees those that nobody has. To be called after whatever may have ended a hold.
+ * Goes on with what is left to do after requests: closes broken sessions, ends the holds of clients that have gone, asks
+ * the kernel about segments that nobody is known to hold and frees those that nobody has, answers
+ * those who waited for a name. Some of each; if that was not all, again at the loop's next turn, so
+ * that no client waits for another's ten thousand holds.
  */
 void daemon_settle(struct daemon *daemon);
 
-/* Takes a segment's name away, and tells the clients that remember it. */
-void daemon_unlink(struct daemon *daemon, struct segment *segment);
+/* The same at the loop's next turn, after other clients had theirs. */
+void daemon_settle_later(struct daemon *daemon);

@@ -7,6 +7,7 @@
 #include "daemon.h"
 #include "log.h"
 #include "name.h"
+#include "opening.h"
 
 typedef int (*handler)(struct op_context *context, const void *body);
 
@@ -24,18 +25,20 @@ static const handler handlers[] = {
 #undef OPERATION
 };
 
-int op_reply(struct op_context *context, const void *body, const int *fds, unsigned fds_count) {
+int op_reply_with_all(struct op_context *context, const void *body, const void *tail, size_t tail_size, const int *fds,
+                      unsigned fds_count) {
         struct shmd_wire_header header = { .operation = context->operation->number, .serial = context->serial };
 
         context->answered = true;
-        return session_send(context->session, &header, body, context->operation->reply_size, NULL, 0, fds, fds_count);
+        return session_send(context->session, &header, body, context->operation->reply_size, tail, tail_size, fds, fds_count);
+}
+
+int op_reply(struct op_context *context, const void *body, const int *fds, unsigned fds_count) {
+        return op_reply_with_all(context, body, NULL, 0, fds, fds_count);
 }
 
 int op_reply_with_tail(struct op_context *context, const void *body, const void *tail, size_t tail_size) {
-        struct shmd_wire_header header = { .operation = context->operation->number, .serial = context->serial };
-
-        context->answered = true;
-        return session_send(context->session, &header, body, context->operation->reply_size, tail, tail_size, NULL, 0);
+        return op_reply_with_all(context, body, tail, tail_size, NULL, 0);
 }
 
 int op_refuse(struct op_context *context, int status, const struct segment *segment) {
@@ -52,11 +55,20 @@ static int answer_refusal(struct op_context *context, uint16_t operation, unsign
         return session_send(context->session, &header, &context->refusal, sizeof(context->refusal), NULL, 0, NULL, 0);
 }
 
-/* The segment that a request names, by name or by id. 0 or a status. */
-static int find_target(struct op_context *context, const struct shmd_wire_target *target) {
+int op_check_name(const char *name, size_t size, const char **ret_name, size_t *ret_size) {
+        switch (name_check(name, size, ret_name, ret_size)) {
+        case NAME_OK:
+                return 0;
+        case NAME_TOO_LONG:
+                return SHMD_NAME_TOO_LONG;
+        default:
+                return SHMD_BAD_NAME;
+        }
+}
+
+int op_find_target(struct op_context *context, const struct shmd_wire_target *target) {
         struct registry *registry = &context->daemon->registry;
-        const char *name;
-        size_t size;
+        int r;
 
         if (!wire_is_zero(target->padding, sizeof(target->padding)))
                 return SHMD_MALFORMED;
@@ -67,19 +79,17 @@ static int find_target(struct op_context *context, const struct shmd_wire_target
         } else {
                 if (target->name_size > context->tail_size)
                         return SHMD_MALFORMED;
-                switch (name_check(context->tail, target->name_size, &name, &size)) {
-                case NAME_OK:
-                        break;
-                case NAME_TOO_LONG:
-                        return SHMD_NAME_TOO_LONG;
-                default:
-                        return SHMD_BAD_NAME;
-                }
-                context->segment = registry_find_name(registry, name, size);
+                r = op_check_name(context->tail, target->name_size, &context->name, &context->name_size);
+                if (r != 0)
+                        return r;
+                context->segment = registry_find_name(registry, context->name, context->name_size);
                 context->tail += target->name_size;
                 context->tail_size -= target->name_size;
         }
-        return context->segment ? 0 : SHMD_NOT_FOUND;
+        if (!context->segment)
+                return SHMD_NOT_FOUND;
+        (void) memfd_refresh(context->segment);
+        return 0;
 }
 
 static int check_right(struct op_context *context, const void *body) {
@@ -88,10 +98,12 @@ static int check_right(struct op_context *context, const void *body) {
 
         if (context->operation->right == RIGHT_NONE)
                 return 0;
-        r = find_target(context, body);
+        r = op_find_target(context, body);
         if (r != 0)
                 return r;
-        (void) memfd_refresh(context->segment);
+        /* Without a name it is nobody's business but its owner's, and no other is told that it is there. */
+        if (!segment_has_name(context->segment) && policy_manage(credentials, &context->segment->owner) != 0)
+                return SHMD_NOT_FOUND;
         if (context->operation->right == RIGHT_OWNER) {
                 r = policy_manage(credentials, &context->segment->owner);
                 if (r != 0)
@@ -131,6 +143,17 @@ static void log_rule_broken(const struct session *session, const char *what) {
                    (unsigned) credentials->uid, what);
 }
 
+/* Exactly one answer: the handler's, or a refusal for what it returned. */
+static int conclude(struct op_context *context, int r) {
+        if (context->answered)
+                return r;
+        if (r < 0) {
+                log_debug("operation %s failed: %s", context->operation->name, strerror(-r));
+                r = status_from_errno(r);
+        }
+        return answer_refusal(context, context->operation->number, r > 0 ? (unsigned) r : SHMD_FAILED);
+}
+
 int dispatch(struct session *session, const void *message, size_t size, struct wire_fds *fds) {
         const struct shmd_wire_header *header = message;
         struct op_context context = {
@@ -147,7 +170,7 @@ int dispatch(struct session *session, const void *message, size_t size, struct w
         }
         context.serial = header->serial;
         context.operation = operation_find(header->operation);
-        if (!context.operation)
+        if (!context.operation || (context.operation->flags & OPERATION_EVENT))
                 return answer_refusal(&context, header->operation, SHMD_UNSUPPORTED);
 
         r = handle(&context, header + 1, size - sizeof(*header));
@@ -158,11 +181,34 @@ int dispatch(struct session *session, const void *message, size_t size, struct w
                 log_rule_broken(session, "it sent a malformed one-way request");
                 return -EPROTO;
         }
-        if (context.answered)
-                return r;
-        if (r < 0) {
-                log_debug("operation %s failed: %s", context.operation->name, strerror(-r));
-                r = status_from_errno(r);
-        }
-        return answer_refusal(&context, header->operation, r > 0 ? (unsigned) r : SHMD_FAILED);
+        return conclude(&context, r);
+}
+
+static struct op_context late_context(struct session *session, uint16_t operation, uint32_t serial) {
+        return (struct op_context) {
+                .daemon = session->daemon,
+                .session = session,
+                .operation = operation_find(operation),
+                .serial = serial,
+                .now_usec = now_realtime_usec(),
+        };
+}
+
+int dispatch_late_refusal(struct session *session, uint16_t operation, uint32_t serial, int result) {
+        struct op_context context = late_context(session, operation, serial);
+
+        return conclude(&context, result);
+}
+
+int dispatch_late_reply(struct session *session, uint16_t operation, uint32_t serial, const void *body) {
+        struct op_context context = late_context(session, operation, serial);
+
+        return op_reply(&context, body, NULL, 0);
+}
+
+int dispatch_late_open(struct session *session, uint32_t serial, struct segment *segment, uint32_t flags) {
+        struct op_context context = late_context(session, SHMD_OP_OPEN, serial);
+
+        (void) memfd_refresh(segment);
+        return conclude(&context, op_open_segment(&context, segment, flags));
 }

@@ -17,7 +17,9 @@ struct op_context {
         struct session *session;
         const struct operation *operation;
         struct segment *segment; /* what the request's target names, if the table asks for it */
-        const char *tail;        /* what follows the request's structure, less the target's name */
+        const char *name;        /* of the target, checked; NULL if it was given by id */
+        size_t name_size;
+        const char *tail; /* what follows the request's structure, less the target's name */
         size_t tail_size;
         struct wire_fds *fds; /* that came with the request; what is not taken is closed */
         uint32_t serial;
@@ -32,9 +34,30 @@ struct op_context {
  */
 int dispatch(struct session *session, const void *message, size_t size, struct wire_fds *fds);
 
+/*
+ * Finds what a request's target names, for handlers whose row does not ask for it: context->segment, name, tail.
+ * 0, or a status.
+ */
+int op_find_target(struct op_context *context, const struct shmd_wire_target *target);
+
+/* A name from a client, checked. 0, or a status. */
+int op_check_name(const char *name, size_t size, const char **ret_name, size_t *ret_size);
+
+/* Answers for requests that could not be answered in their turn. 0; or <0 if the connection must be closed. */
+int dispatch_late_refusal(struct session *session, uint16_t operation, uint32_t serial, int result);
+int dispatch_late_open(struct session *session, uint32_t serial, struct segment *segment, uint32_t flags);
+int dispatch_late_reply(struct session *session, uint16_t operation, uint32_t serial, const void *body);
+
+/* The handler calls this when it has seen to it that the request will be answered later. */
+static inline void op_answer_later(struct op_context *context) {
+        context->answered = true;
+}
+
 /* The answers of handlers. 0 or -errno, as session_send(). */
 int op_reply(struct op_context *context, const void *body, const int *fds, unsigned fds_count);
 int op_reply_with_tail(struct op_context *context, const void *body, const void *tail, size_t tail_size);
+int op_reply_with_all(struct op_context *context, const void *body, const void *tail, size_t tail_size, const int *fds,
+                      unsigned fds_count);
 
 /* Fills in whose the thing is that was refused. */
 int op_refuse(struct op_context *context, int status, const struct segment *segment);

@@ -46,6 +46,9 @@ int generation_init(struct generation *generation) {
 }
 
 void generation_done(struct generation *generation) {
+        /* Nobody shall go on answering from what he remembers of a daemon that has gone. */
+        for (uint64_t i = 0; generation->slots && i < SHMD_GENERATION_SLOTS; i++)
+                generation_advance(generation, i);
         if (generation->slots)
                 (void) munmap((void *) generation->slots, PAGE_BYTES);
         generation->slots = NULL;

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
+#include <time.h>
 
 #include "log.h"
 
@@ -30,6 +31,15 @@ int handover_take_socket(int *ret_fd) {
 
 void handover_ready(const char *socket_path) {
         (void) sd_notifyf(0, "READY=1\nSTATUS=Listening on %s", socket_path);
+}
+
+/* sd_notify(3): the manager wants to know since when. */
+void handover_reloading(void) {
+        struct timespec now;
+
+        (void) clock_gettime(CLOCK_MONOTONIC, &now);
+        (void) sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld",
+                          (long long) now.tv_sec * 1000000 + (long long) now.tv_nsec / 1000);
 }
 
 void handover_stopping(void) {

@@ -12,4 +12,5 @@
 int handover_take_socket(int *ret_fd);
 
 void handover_ready(const char *socket_path);
+void handover_reloading(void);
 void handover_stopping(void);

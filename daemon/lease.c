@@ -8,11 +8,14 @@
 #include <string.h>
 #include <sys/inotify.h>
 
+#include "clock.h"
 #include "log.h"
 #include "util.h"
 
-/* How often those are asked about for which the kernel gave no watch (max_user_watches). */
-static const struct timeval retry_interval = { .tv_sec = 1 };
+/* Before the first, second, … repetition of a question. Microseconds. */
+static const uint64_t delay_usec[LEASE_DELAYS] = { 500, 2000, 8000, 32000, 128000, 512000, 2000000 };
+
+#define UNWATCHED INT_MAX
 
 static int compare_watch(struct segment *a, struct segment *b) {
         return (a->custody.watch > b->custody.watch) - (a->custody.watch < b->custody.watch);
@@ -20,9 +23,12 @@ static int compare_watch(struct segment *a, struct segment *b) {
 
 TREE_GENERATE(watch_tree, segment, custody.by_watch, compare_watch)
 
+/* A file of its creator's is not the daemon's to lease: there the connections' holds are all that counts. */
 bool lease_is_held(struct lease *lease, struct segment *segment) {
         int fd = segment->custody.guard_fd;
 
+        if (segment->backing == WIRE_BACKING_FILE)
+                return false;
         memfd_close_shared(lease->memfd, segment);
         if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0) {
                 if (errno != EAGAIN)
@@ -46,29 +52,62 @@ static int watch_add(struct lease *lease, struct segment *segment) {
         return 0;
 }
 
-static void retry_later(struct lease *lease, struct segment *segment) {
-        segment->custody.watch = INT_MAX; /* "not lost from sight" */
-        TAILQ_INSERT_TAIL(&lease->unwatched, segment, custody.unwatched_entry);
-        if (!evtimer_pending(lease->retry, NULL))
-                (void) evtimer_add(lease->retry, &retry_interval);
+static void arm(struct lease_delay *delay) {
+        struct segment *first = TAILQ_FIRST(&delay->waiting);
+        uint64_t now = now_monotonic_usec(), wait;
+        struct timeval timeout;
+
+        if (!first)
+                return;
+        wait = first->custody.retry_usec > now ? first->custody.retry_usec - now : 0;
+        timeout = (struct timeval) { (time_t) (wait / 1000000), (suseconds_t) (wait % 1000000) };
+        (void) evtimer_add(delay->timer, &timeout);
+}
+
+static void retry_stop(struct lease *lease, struct segment *segment) {
+        if (segment->custody.retry < 0)
+                return;
+        TAILQ_REMOVE(&lease->delays[segment->custody.retry].waiting, segment, custody.retry_entry);
+        segment->custody.retry = -1;
+}
+
+/* Asks again after the delay of that number; after the last one only an event brings the question up again. */
+static void retry_start(struct lease *lease, struct segment *segment, int number) {
+        struct lease_delay *delay;
+
+        retry_stop(lease, segment);
+        if (number == LEASE_DELAYS) {
+                if (segment->custody.watch != UNWATCHED)
+                        return;
+                number--;
+        }
+        delay = &lease->delays[number];
+        segment->custody.retry = number;
+        segment->custody.retry_usec = now_monotonic_usec() + delay_usec[number];
+        TAILQ_INSERT_TAIL(&delay->waiting, segment, custody.retry_entry);
+        if (TAILQ_FIRST(&delay->waiting) == segment)
+                arm(delay);
 }
 
 void lease_forget(struct lease *lease, struct segment *segment) {
-        if (segment->custody.watch < 0)
-                return;
-        if (segment->custody.watch == INT_MAX)
-                TAILQ_REMOVE(&lease->unwatched, segment, custody.unwatched_entry);
-        else {
+        retry_stop(lease, segment);
+        if (segment->custody.watch >= 0 && segment->custody.watch != UNWATCHED) {
                 RB_REMOVE(watch_tree, &lease->watches, segment);
                 (void) inotify_rm_watch(lease->inotify_fd, segment->custody.watch);
         }
         segment->custody.watch = -1;
 }
 
-/* The outcome of a question about a segment that is watched, or was to be. */
-static void conclude_free(struct lease *lease, struct segment *segment) {
-        lease_forget(lease, segment);
-        lease->function(segment, lease->userdata);
+/* Asks about a segment that is looked after; if it is held, again after the delay of that number. */
+static void ask(struct lease *lease, struct segment *segment, int next_delay) {
+        if (segment->attached > 0) /* its connections account for it again */
+                lease_forget(lease, segment);
+        else if (lease_is_held(lease, segment))
+                retry_start(lease, segment, next_delay);
+        else {
+                lease_forget(lease, segment);
+                lease->function(segment, lease->userdata);
+        }
 }
 
 void lease_await(struct lease *lease, struct segment *segment) {
@@ -77,26 +116,28 @@ void lease_await(struct lease *lease, struct segment *segment) {
 
                 /* Most often nobody has it, and no watch is needed. */
                 if (!lease_is_held(lease, segment)) {
-                        conclude_free(lease, segment);
+                        lease->function(segment, lease->userdata);
                         return;
                 }
                 r = watch_add(lease, segment);
                 if (r < 0) {
-                        log_warning("cannot watch segment %" PRIu64 ", asking once a second: %s", segment->id, strerror(-r));
-                        retry_later(lease, segment);
-                        return;
+                        log_warning("cannot watch segment %" PRIu64 ", asking every two seconds: %s", segment->id, strerror(-r));
+                        segment->custody.watch = UNWATCHED;
                 }
         }
         /* The last one may have gone between question and watch. */
-        if (!lease_is_held(lease, segment))
-                conclude_free(lease, segment);
+        ask(lease, segment, 0);
 }
 
-static void ask_again(struct lease *lease, struct segment *segment) {
-        if (segment->attached > 0) /* its connections account for it again */
-                lease_forget(lease, segment);
-        else if (!lease_is_held(lease, segment))
-                conclude_free(lease, segment);
+static void on_delay(evutil_socket_t fd, short what, void *userdata) {
+        struct lease_delay *delay = userdata;
+        struct segment *segment;
+
+        (void) fd;
+        (void) what;
+        while ((segment = TAILQ_FIRST(&delay->waiting)) && segment->custody.retry_usec <= now_monotonic_usec())
+                ask(delay->lease, segment, segment->custody.retry + 1);
+        arm(delay);
 }
 
 /* Events were lost: ask about all. The function may free a segment, but only the one that it is called for. */
@@ -105,23 +146,7 @@ static void ask_all(struct lease *lease) {
 
         for (segment = RB_MIN(watch_tree, &lease->watches); segment; segment = next) {
                 next = RB_NEXT(watch_tree, &lease->watches, segment);
-                ask_again(lease, segment);
-        }
-}
-
-static void on_retry(evutil_socket_t fd, short what, void *userdata) {
-        struct lease *lease = userdata;
-        struct segment_queue again = TAILQ_HEAD_INITIALIZER(again);
-        struct segment *segment;
-
-        (void) fd;
-        (void) what;
-        TAILQ_CONCAT(&again, &lease->unwatched, custody.unwatched_entry);
-        while ((segment = TAILQ_FIRST(&again))) {
-                TAILQ_REMOVE(&again, segment, custody.unwatched_entry);
-                segment->custody.watch = -1;
-                if (segment->attached == 0)
-                        lease_await(lease, segment);
+                ask(lease, segment, 0);
         }
 }
 
@@ -135,7 +160,7 @@ static void handle_event(struct lease *lease, const struct inotify_event *event)
         }
         segment = RB_FIND(watch_tree, &lease->watches, &key);
         if (segment && !(event->mask & IN_IGNORED))
-                ask_again(lease, segment);
+                ask(lease, segment, 0);
 }
 
 static void on_inotify(evutil_socket_t fd, short what, void *userdata) {
@@ -157,16 +182,27 @@ static void on_inotify(evutil_socket_t fd, short what, void *userdata) {
         }
 }
 
+static int make_timers(struct lease *lease, struct event_base *base) {
+        for (size_t i = 0; i < ELEMENTSOF(lease->delays); i++) {
+                struct lease_delay *delay = &lease->delays[i];
+
+                delay->lease = lease;
+                TAILQ_INIT(&delay->waiting);
+                delay->timer = evtimer_new(base, on_delay, delay);
+                if (!delay->timer)
+                        return -ENOMEM;
+        }
+        return 0;
+}
+
 int lease_init(struct lease *lease, struct event_base *base, struct memfd *memfd, lease_free_function function, void *userdata) {
         *lease = (struct lease) { .memfd = memfd, .function = function, .userdata = userdata };
         RB_INIT(&lease->watches);
-        TAILQ_INIT(&lease->unwatched);
         lease->inotify_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
         if (lease->inotify_fd < 0)
                 return negative_errno();
         lease->event = event_new(base, lease->inotify_fd, EV_READ | EV_PERSIST, on_inotify, lease);
-        lease->retry = evtimer_new(base, on_retry, lease);
-        if (!lease->event || !lease->retry || event_add(lease->event, NULL) < 0) {
+        if (make_timers(lease, base) < 0 || !lease->event || event_add(lease->event, NULL) < 0) {
                 lease_done(lease);
                 return -ENOMEM;
         }
@@ -174,9 +210,10 @@ int lease_init(struct lease *lease, struct event_base *base, struct memfd *memfd
 }
 
 void lease_done(struct lease *lease) {
+        for (size_t i = 0; i < ELEMENTSOF(lease->delays); i++)
+                if (lease->delays[i].timer)
+                        event_free(TAKE_PTR(lease->delays[i].timer));
         if (lease->event)
                 event_free(TAKE_PTR(lease->event));
-        if (lease->retry)
-                event_free(TAKE_PTR(lease->retry));
         lease->inotify_fd = close_fd(lease->inotify_fd);
 }

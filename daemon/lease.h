@@ -2,9 +2,14 @@
 /*
  * Who still has a segment? The kernel knows: it grants the guard a write lease exactly when
  * nobody else has the memfd open, mapped, or in a socket's queue. And it tells when to ask: an inotify
- * watch on the memfd reports each description's end. No polling, no timer.
+ * watch on the memfd reports each description's end. No polling: nothing is asked while nothing changes.
  *
- * Owns the inotify instance and the watches. A segment is watched only while it is unclear: nobody
+ * The event comes a little before the lease can be had: the kernel reports the close first and drops its counts
+ * last (fs/file_table.c, __fput), and may be preempted between. So a question that finds the segment held is asked again
+ * a few times, at growing intervals, and then not any more until the next event. Where inotify has no watch left
+ * (/proc/sys/fs/inotify/max_user_watches), the last interval is repeated for good.
+ *
+ * Owns the inotify instance, the watches and the timers. A segment is looked after only while it is unclear: nobody
  * is known to hold it, yet the kernel says that somebody has it.
  */
 #pragma once
@@ -15,15 +20,20 @@
 
 RB_HEAD(watch_tree, segment);
 
+#define LEASE_DELAYS 7
+
 /* The kernel says that nobody has the segment any more. */
 typedef void (*lease_free_function)(struct segment *segment, void *userdata);
 
 struct lease {
         struct memfd *memfd;
         struct watch_tree watches;
-        struct segment_queue unwatched; /* could not be watched: asked again by the timer */
+        struct lease_delay {
+                struct lease *lease;
+                struct segment_queue waiting; /* in the order of their times */
+                struct event *timer;
+        } delays[LEASE_DELAYS];
         struct event *event;
-        struct event *retry;
         lease_free_function function;
         void *userdata;
         int inotify_fd;

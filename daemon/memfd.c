@@ -7,10 +7,17 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "status.h"
 #include "util.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
+#endif
+#ifndef MFD_HUGE_SHIFT
+#define MFD_HUGE_SHIFT 26
+#endif
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 #ifndef MFD_EXEC
 #define MFD_EXEC 0x0010U
@@ -58,6 +65,8 @@ static int reopen(const struct memfd *memfd, int fd, bool write, int *ret_fd) {
 static unsigned create_flags(const struct memfd *memfd, const struct segment *segment) {
         unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
 
+        if (segment->page_shift != 0)
+                flags |= MFD_HUGETLB | (unsigned) segment->page_shift << MFD_HUGE_SHIFT;
         if (!memfd->noexec_seal)
                 return flags;
         return flags | (segment->posix ? MFD_EXEC : MFD_NOEXEC_SEAL);
@@ -71,6 +80,8 @@ static int create_file(const struct memfd *memfd, const struct segment *segment,
         fd = memfd_create(name, create_flags(memfd, segment));
         if (fd < 0 && errno == EACCES && segment->posix) /* sysctl vm.memfd_noexec=2 */
                 fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+        if (fd < 0 && segment->page_shift != 0 && (errno == EINVAL || errno == ENODEV || errno == ENOSYS))
+                return SHMD_NO_HUGE_PAGES; /* the machine has none of that size */
         if (fd < 0)
                 return negative_errno();
         *ret_fd = fd;
@@ -78,26 +89,68 @@ static int create_file(const struct memfd *memfd, const struct segment *segment,
 }
 
 /*
- * Nobody resizes a segment of ours. It may be sealed further, so that it can be frozen; a file in /dev/shm
- * takes no seals at all, and so does a POSIX segment.
+ * Huge pages are reserved by mapping them, and stay reserved for the file when the mapping has gone
+ * (Documentation/mm/hugetlbfs_reserv.rst): so nobody gets SIGBUS for want of one later.
  */
-static int size_and_seal(const struct segment *segment, int fd) {
-        int seals = segment->posix ? F_SEAL_SEAL : F_SEAL_SHRINK | F_SEAL_GROW;
+static int reserve_huge_pages(int fd, uint64_t size, unsigned page_shift) {
+        uint64_t page = UINT64_C(1) << page_shift;
+        void *address;
 
-        if (segment->size > 0 && ftruncate(fd, (off_t) segment->size) < 0)
-                return negative_errno();
-        if (fcntl(fd, F_ADD_SEALS, seals) < 0)
-                return negative_errno();
+        if (page_shift == 0)
+                return 0;
+        size = (size + page - 1) & ~(page - 1);
+        address = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+        if (address == MAP_FAILED)
+                return errno == ENOMEM ? SHMD_NO_HUGE_PAGES : negative_errno();
+        (void) munmap(address, size);
         return 0;
 }
 
-/* Last of all: afterwards an unprivileged daemon may lack the right to open it. */
+/*
+ * Nobody resizes a segment of ours: even a resizable one has its maximum from the beginning. It may be sealed further,
+ * so that it can be frozen. A POSIX segment is its users' own to size.
+ */
+static int size_and_seal(const struct segment *segment, int fd) {
+        if (segment->posix)
+                return 0;
+        if (ftruncate(fd, (off_t) segment->maximum) < 0)
+                return negative_errno();
+        if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
+                return negative_errno();
+        return reserve_huge_pages(fd, segment->maximum, segment->page_shift);
+}
+
+uint64_t memfd_huge_pages_free(unsigned page_shift) {
+        static const char *const files[] = { "free_hugepages", "resv_hugepages" };
+        unsigned long long count[] = { 0, 0 };
+
+        for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+                char path[128];
+                FILE *file;
+
+                (void) snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-%llukB/%s",
+                                (1ull << page_shift) / 1024, files[i]);
+                file = fopen(path, "re");
+                if (!file)
+                        continue;
+                if (fscanf(file, "%llu", &count[i]) != 1)
+                        count[i] = 0;
+                (void) fclose(file);
+        }
+        return count[0] > count[1] ? count[0] - count[1] : 0;
+}
+
+/*
+ * Last of all: afterwards an unprivileged daemon may lack the right to open it. Nor may it give the memory to another
+ * user, root for one: it then stays the daemon's user's, and is charged to him: registry_refresh().
+ */
 static int set_owner(const struct segment *segment, int fd) {
         const struct ownership *owner = &segment->owner;
 
         if (fchmod(fd, owner->mode) < 0 && (errno != EPERM || fchmod(fd, owner->mode & 0666) < 0))
                 return negative_errno();
-        if ((owner->uid != geteuid() || owner->gid != getegid()) && fchown(fd, owner->uid, owner->gid) < 0)
+        if ((owner->uid != geteuid() || owner->gid != getegid()) &&
+            fchown(fd, owner->uid, owner->gid) < 0 && errno != EPERM)
                 return negative_errno();
         return 0;
 }
@@ -107,10 +160,10 @@ int memfd_create_segment(struct memfd *memfd, struct segment *segment, bool writ
         int r;
 
         r = create_file(memfd, segment, &fd);
-        if (r < 0)
+        if (r != 0)
                 return r;
         r = size_and_seal(segment, fd);
-        if (r < 0)
+        if (r != 0)
                 return r;
         r = reopen(memfd, fd, true, &guard);
         if (r < 0)
@@ -127,6 +180,73 @@ int memfd_create_segment(struct memfd *memfd, struct segment *segment, bool writ
         return 0;
 }
 
+/* --- files that clients bring --- */
+
+/* statx(2) with AT_STATX_DONT_SYNC asks no remote server, and no file system in user space. */
+static int stat_quickly(int fd, struct statx *ret) {
+        return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, ret) < 0 ? negative_errno() : 0;
+}
+
+static bool is_same_file(const struct statx *a, const struct statx *b) {
+        return a->stx_dev_major == b->stx_dev_major && a->stx_dev_minor == b->stx_dev_minor && a->stx_ino == b->stx_ino;
+}
+
+static bool is_open_for(int fd, int access) {
+        int flags = fcntl(fd, F_GETFL);
+
+        return flags >= 0 && !(flags & O_PATH) && (flags & O_ACCMODE) == access;
+}
+
+int memfd_check_files(const int *files, bool write, uint64_t size, uint64_t *ret_size) {
+        struct statx first, second;
+
+        if (!is_open_for(files[0], write ? O_RDWR : O_RDONLY) || !is_open_for(files[1], O_RDONLY))
+                return SHMD_INVALID;
+        if (stat_quickly(files[0], &first) < 0 || stat_quickly(files[1], &second) < 0 || !is_same_file(&first, &second))
+                return SHMD_INVALID;
+        if (!S_ISREG(first.stx_mode) || first.stx_size == 0 || first.stx_size < size)
+                return SHMD_INVALID;
+        *ret_size = size ? size : first.stx_size;
+        return 0;
+}
+
+int memfd_adopt_file(struct segment *segment, int *files, bool write, int *ret_fd) {
+        struct custody *custody = &segment->custody;
+
+        custody->guard_fd = TAKE_FD(files[0]);
+        custody->shared_fd[SHMD_ACCESS_READ] = TAKE_FD(files[1]);
+        *ret_fd = write ? custody->guard_fd : custody->shared_fd[SHMD_ACCESS_READ];
+        return 0;
+}
+
+/* A file has just the two descriptions that its creator brought. */
+static int open_file(const struct segment *segment, bool write, bool private, int *ret_fd, bool *ret_close) {
+        int fd = write ? segment->custody.guard_fd : segment->custody.shared_fd[SHMD_ACCESS_READ];
+
+        if (private)
+                return SHMD_UNSUPPORTED;
+        if (!is_open_for(fd, write ? O_RDWR : O_RDONLY))
+                return SHMD_DENIED;
+        *ret_fd = fd;
+        *ret_close = false;
+        return 0;
+}
+
+static uint64_t refresh_file(struct segment *segment) {
+        struct statx st;
+
+        if (stat_quickly(segment->custody.guard_fd, &st) < 0)
+                return 0;
+        segment->truncated = st.stx_size < segment->size;
+        return MIN((uint64_t) st.stx_blocks * 512, segment->size);
+}
+
+/* --- shared descriptions --- */
+
+void memfd_pin(struct memfd *memfd, bool pinned) {
+        memfd->pinned = pinned;
+}
+
 static void forget_shared(struct memfd *memfd, struct segment *segment) {
         for (unsigned i = 0; i < ELEMENTSOF(segment->custody.shared_fd); i++) {
                 if (segment->custody.shared_fd[i] < 0)
@@ -141,7 +261,7 @@ static bool has_shared(const struct segment *segment) {
 }
 
 void memfd_close_shared(struct memfd *memfd, struct segment *segment) {
-        if (!has_shared(segment))
+        if (!has_shared(segment) || segment->backing == WIRE_BACKING_FILE)
                 return;
         forget_shared(memfd, segment);
         TAILQ_REMOVE(&memfd->shared, segment, custody.shared_order);
@@ -151,7 +271,7 @@ bool memfd_shrink(struct memfd *memfd) {
         unsigned target = memfd->shared_count / 2;
         struct segment *segment;
 
-        if (memfd->shared_count == 0)
+        if (memfd->shared_count == 0 || memfd->pinned)
                 return false;
         while (memfd->shared_count > target && (segment = TAILQ_FIRST(&memfd->shared)))
                 memfd_close_shared(memfd, segment);
@@ -168,9 +288,28 @@ static void remember_shared(struct memfd *memfd, struct segment *segment, bool w
         }
 }
 
+/* Whether one more shared description may be kept; makes room if it can. */
+static bool may_share(struct memfd *memfd) {
+        if (memfd->shared_count < memfd->shared_max)
+                return true;
+        if (memfd->shared_max == 0 || memfd->pinned)
+                return false;
+        memfd_close_shared(memfd, TAILQ_FIRST(&memfd->shared));
+        return true;
+}
+
+void memfd_share(struct memfd *memfd, struct segment *segment, bool write, int fd) {
+        if (may_share(memfd))
+                remember_shared(memfd, segment, write, fd);
+        else
+                close_fd(fd);
+}
+
 int memfd_open_segment(struct memfd *memfd, struct segment *segment, bool write, bool private, int *ret_fd, bool *ret_close) {
         int fd, r;
 
+        if (segment->backing == WIRE_BACKING_FILE)
+                return open_file(segment, write, private, ret_fd, ret_close);
         if (!private && segment->custody.shared_fd[write] >= 0) {
                 remember_shared(memfd, segment, write, -EBADF);
                 *ret_fd = segment->custody.shared_fd[write];
@@ -178,42 +317,80 @@ int memfd_open_segment(struct memfd *memfd, struct segment *segment, bool write,
                 return 0;
         }
 
-        r = reopen(memfd, segment->custody.guard_fd, write, &fd);
-        if ((r == -EMFILE || r == -ENFILE) && memfd_shrink(memfd))
+        do
                 r = reopen(memfd, segment->custody.guard_fd, write, &fd);
+        while ((r == -EMFILE || r == -ENFILE) && memfd_shrink(memfd));
         if (r < 0)
                 return r;
 
-        if (!private && memfd->shared_max > 0) {
-                if (memfd->shared_count >= memfd->shared_max)
-                        memfd_close_shared(memfd, TAILQ_FIRST(&memfd->shared));
-                remember_shared(memfd, segment, write, fd);
-        }
         *ret_fd = fd;
-        *ret_close = private || memfd->shared_max == 0;
+        *ret_close = private || !may_share(memfd);
+        if (!*ret_close)
+                remember_shared(memfd, segment, write, fd);
         return 0;
+}
+
+/* A larger one takes the kernel long enough to free that the loop should not wait for it. Bytes. */
+#define CLOSE_ELSEWHERE_BYTES (UINT64_C(128) << 10)
+
+void memfd_close_segment(struct memfd *memfd, struct segment *segment, struct worker *worker, struct worker *discarder) {
+        int guard = TAKE_FD(segment->custody.guard_fd);
+
+        memfd_close_shared(memfd, segment);
+        if (segment->backing == WIRE_BACKING_FILE) {
+                worker_close(discarder, guard);
+                worker_close(discarder, TAKE_FD(segment->custody.shared_fd[SHMD_ACCESS_READ]));
+        } else if (segment->maximum >= CLOSE_ELSEWHERE_BYTES)
+                worker_close(worker, guard);
+        else
+                close_fd(guard);
+}
+
+/* --- seals and holes --- */
+
+int memfd_freeze(int fd) {
+        if (fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW) == 0)
+                return 0;
+        switch (errno) {
+        case EBUSY:
+                return SHMD_BUSY;
+        case EPERM:
+                return SHMD_SEALED;
+        case EINVAL:
+                return SHMD_UNSUPPORTED;
+        default:
+                return negative_errno();
+        }
+}
+
+int memfd_seal_future_write(const struct segment *segment) {
+        if (fcntl(segment->custody.guard_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == 0)
+                return 0;
+        return errno == EPERM ? SHMD_SEALED : negative_errno();
+}
+
+int memfd_resize(int fd, uint64_t size, uint64_t maximum, unsigned page_shift) {
+        if (size < maximum && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t) size, (off_t) (maximum - size)) < 0)
+                return errno == EPERM ? SHMD_SEALED : negative_errno();
+        return reserve_huge_pages(fd, size, page_shift);
 }
 
 uint64_t memfd_refresh(struct segment *segment) {
         struct stat st;
 
+        if (segment->backing == WIRE_BACKING_FILE)
+                return refresh_file(segment);
         if (fstat(segment->custody.guard_fd, &st) < 0)
                 return 0;
+        segment->device = st.st_dev;
+        segment->inode = st.st_ino;
         registry_refresh(segment, &(struct ownership) { st.st_uid, st.st_gid, st.st_mode & 0777 }, (uint64_t) st.st_size);
         return (uint64_t) st.st_blocks * 512;
 }
 
 bool memfd_matches(const struct segment *segment, int fd, bool write) {
-        int flags = fcntl(fd, F_GETFL);
-        struct stat ours, theirs;
+        struct statx ours, theirs;
 
-        /* Only a memfd or its like has seals. Of anything else not even fstat(2) may be asked: behind it there
-         * could be a file system that its owner has made never to answer. */
-        if (fcntl(fd, F_GET_SEALS) < 0)
-                return false;
-        if (flags < 0 || (flags & O_PATH) || (flags & O_ACCMODE) != (write ? O_RDWR : O_RDONLY))
-                return false;
-        if (fstat(segment->custody.guard_fd, &ours) < 0 || fstat(fd, &theirs) < 0)
-                return false;
-        return ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+        return is_open_for(fd, write ? O_RDWR : O_RDONLY) && stat_quickly(segment->custody.guard_fd, &ours) == 0 &&
+               stat_quickly(fd, &theirs) == 0 && is_same_file(&ours, &theirs);
 }

@@ -9,7 +9,6 @@
 
 #include "daemon.h"
 #include "dispatch.h"
-#include "name.h"
 #include "util.h"
 
 static int reply_changed(struct op_context *context) {
@@ -27,7 +26,7 @@ int op_chmod(struct op_context *context, const struct shmd_wire_chmod *body) {
                 return SHMD_MALFORMED;
         if (body->mode > 0777)
                 return SHMD_INVALID;
-        if (fchmod(segment->custody.guard_fd, mode) < 0)
+        if (segment->backing != WIRE_BACKING_FILE && fchmod(segment->custody.guard_fd, mode) < 0)
                 return errno == EPERM ? SHMD_INVALID : negative_errno();
         segment->owner.mode = mode;
         return reply_changed(context);
@@ -50,7 +49,7 @@ int op_chown(struct op_context *context, const struct shmd_wire_chown *body) {
         r = registry_set_owner(segment, &after, &context->refusal);
         if (r != 0)
                 return r;
-        if (fchown(segment->custody.guard_fd, body->uid, body->gid) < 0) {
+        if (segment->backing != WIRE_BACKING_FILE && fchown(segment->custody.guard_fd, body->uid, body->gid) < 0) {
                 r = negative_errno();
                 (void) memfd_refresh(segment);
                 return r == -EPERM ? op_refuse(context, SHMD_NOT_ADMINISTRATOR, segment) : r;
@@ -65,14 +64,9 @@ int op_rename(struct op_context *context, const struct shmd_wire_rename *body) {
 
         if (context->tail_size != body->new_name_size || !wire_is_zero(body->padding, sizeof(body->padding)))
                 return SHMD_MALFORMED;
-        switch (name_check(context->tail, body->new_name_size, &name, &size)) {
-        case NAME_OK:
-                break;
-        case NAME_TOO_LONG:
-                return SHMD_NAME_TOO_LONG;
-        default:
-                return SHMD_BAD_NAME;
-        }
+        r = op_check_name(context->tail, body->new_name_size, &name, &size);
+        if (r != 0)
+                return r;
         r = registry_rename(context->segment, name, size);
         if (r != 0)
                 return r;

@@ -31,6 +31,13 @@ static bool is_held_elsewhere(struct op_context *context, struct segment *segmen
         return false;
 }
 
+static uint8_t segment_flags(const struct segment *segment, bool elsewhere) {
+        return (segment->posix ? SHMD_WIRE_SEGMENT_POSIX : 0) | (elsewhere ? SHMD_WIRE_SEGMENT_UNKNOWN : 0) |
+               (segment->resizable ? SHMD_WIRE_SEGMENT_RESIZABLE : 0) |
+               (segment->single_writer ? SHMD_WIRE_SEGMENT_SINGLE_WRITER : 0) |
+               (segment->truncated ? SHMD_WIRE_SEGMENT_TRUNCATED : 0);
+}
+
 static void describe(struct op_context *context, struct segment *segment, struct shmd_wire_segment *ret) {
         uint64_t resident = memfd_refresh(segment);
         bool elsewhere = is_held_elsewhere(context, segment);
@@ -38,11 +45,16 @@ static void describe(struct op_context *context, struct segment *segment, struct
         *ret = (struct shmd_wire_segment) {
                 .id = segment->id,
                 .size = segment->size,
+                .maximum = segment->maximum,
                 .resident = resident,
                 .linger_usec = segment->linger_usec,
                 .created_usec = segment->created_usec,
                 .opened_usec = segment->opened_usec,
                 .idle_usec = elsewhere ? 0 : segment->idle_usec,
+                .device = segment->device,
+                .inode = segment->inode,
+                .creator_started = segment->creator.started,
+                .page_shift = segment->page_shift,
                 .uid = segment->owner.uid,
                 .gid = segment->owner.gid,
                 .mode = segment->owner.mode,
@@ -50,13 +62,14 @@ static void describe(struct op_context *context, struct segment *segment, struct
                 .lifetime = segment->lifetime,
                 .state = segment->state,
                 .backing = segment->backing,
-                .flags = (segment->posix ? SHMD_WIRE_SEGMENT_POSIX : 0) | (elsewhere ? SHMD_WIRE_SEGMENT_UNKNOWN : 0),
+                .flags = segment_flags(segment, elsewhere),
                 .creator_pid = (uint32_t) segment->creator.pid,
                 .creator_uid = segment->creator.uid,
                 .name_size = segment->name_size,
                 .labels_size = segment->labels_size,
                 .command_size = (uint16_t) strlen(segment->creator.command),
                 .unit_size = (uint16_t) strlen(segment->creator.unit),
+                .executable_size = (uint16_t) strlen(segment->creator.executable),
         };
 }
 
@@ -75,6 +88,7 @@ static size_t append_strings(char *start, const struct segment *segment, const s
         p = append(p, segment->labels, wire->labels_size);
         p = append(p, segment->creator.command, wire->command_size);
         p = append(p, segment->creator.unit, wire->unit_size);
+        p = append(p, segment->creator.executable, wire->executable_size);
         size = (size_t) (p - start);
         padded = ALIGN8(size);
         memset(p, 0, padded - size);
@@ -83,12 +97,12 @@ static size_t append_strings(char *start, const struct segment *segment, const s
 
 static size_t strings_size(const struct segment *segment) {
         return ALIGN8(segment->name_size + segment->labels_size + sizeof(segment->creator.command) +
-                      sizeof(segment->creator.unit));
+                      sizeof(segment->creator.unit) + sizeof(segment->creator.executable));
 }
 
 /* A segment without a name is only its owner's and the administrators' to see. */
 static bool may_see(const struct op_context *context, const struct segment *segment) {
-        return segment->state != WIRE_STATE_UNLINKED || may_see_holders(context, segment);
+        return segment_has_name(segment) || may_see_holders(context, segment);
 }
 
 int op_stat(struct op_context *context, const struct shmd_wire_stat *body) {
@@ -97,8 +111,6 @@ int op_stat(struct op_context *context, const struct shmd_wire_stat *body) {
         (void) body;
         if (context->tail_size > 0)
                 return SHMD_MALFORMED;
-        if (!may_see(context, context->segment))
-                return SHMD_NOT_FOUND;
         describe(context, context->segment, &reply);
         return op_reply_with_tail(context, &reply, page, append_strings(page, context->segment, &reply));
 }
@@ -110,10 +122,10 @@ static struct segment *list_next(struct op_context *context, const struct shmd_w
         struct segment *segment;
 
         if (body->flags & SHMD_WIRE_LIST_UNLINKED) {
-                segment = registry_next_unlinked(registry, last ? last->id : body->after_id);
+                segment = registry_next_nameless(registry, last ? last->id : body->after_id);
                 while (segment && (!may_see(context, segment) || segment->name_size < body->prefix_size ||
                                    memcmp(segment->name, prefix, body->prefix_size) != 0))
-                        segment = registry_next_unlinked(registry, segment->id);
+                        segment = registry_next_nameless(registry, segment->id);
                 return segment;
         }
         if (last)
@@ -160,7 +172,7 @@ static void describe_holder(const struct hold *hold, struct shmd_wire_holder *re
                 .gid = session->credentials.gid,
                 .access = hold->attached[SHMD_ACCESS_WRITE] || hold->detached[SHMD_ACCESS_WRITE] ? SHMD_ACCESS_WRITE
                                                                                                    : SHMD_ACCESS_READ,
-                .count = hold->attached[0] + hold->attached[1] + hold->detached[0] + hold->detached[1],
+                .count = (uint32_t) MIN(hold->attached[0] + hold->attached[1] + hold->detached[0] + hold->detached[1], UINT32_MAX),
                 .detached = hold->attached[0] + hold->attached[1] == 0,
         };
         memcpy(ret->command, session->command, sizeof(ret->command));
@@ -174,8 +186,6 @@ int op_holders(struct op_context *context, const struct shmd_wire_holders *body)
 
         if (context->tail_size > 0)
                 return SHMD_MALFORMED;
-        if (!may_see(context, context->segment))
-                return SHMD_NOT_FOUND;
         reply.unknown = is_held_elsewhere(context, context->segment);
         reply.hidden = !may_see_holders(context, context->segment);
         if (!reply.hidden && !context->segment->idle_queued)
@@ -222,7 +232,7 @@ int op_status(struct op_context *context, const struct shmd_wire_status *body) {
                 .uptime_usec = now_monotonic_usec() - daemon->started_monotonic_usec,
                 .instance = daemon->instance,
                 .segments = daemon->registry.segments,
-                .unlinked = daemon->registry.unlinked,
+                .unlinked = daemon->registry.nameless_count,
                 .bytes = daemon->registry.bytes,
                 .holds = daemon->registry.holds,
                 .connections = daemon->server.count,
@@ -236,7 +246,7 @@ int op_status(struct op_context *context, const struct shmd_wire_status *body) {
 
         if (body->reserved != 0)
                 return SHMD_MALFORMED;
-        for (int i = 0; i < QUOTA_COUNT; i++) {
+        for (int i = 0; i < (int) ELEMENTSOF(reply.used); i++) {
                 reply.used[i] = quota_used(&daemon->quota, uid, i);
                 reply.maximum[i] = quota_maximum(&daemon->quota, uid, i);
         }

@@ -12,6 +12,7 @@ enum {
 
 enum {
         OPTION_SOCKET = 256,
+        OPTION_CONFIG,
         OPTION_USER,
         OPTION_SYSTEM,
         OPTION_IDLE_EXIT,
@@ -22,6 +23,7 @@ enum {
 
 static const struct option long_options[] = {
         { "socket", required_argument, NULL, OPTION_SOCKET },
+        { "config", required_argument, NULL, OPTION_CONFIG },
         { "user", no_argument, NULL, OPTION_USER },
         { "system", no_argument, NULL, OPTION_SYSTEM },
         { "idle-exit", required_argument, NULL, OPTION_IDLE_EXIT },
@@ -39,6 +41,8 @@ static void print_help(void) {
                       "Runs in the foreground.\n"
                       "\n"
                       "  --socket PATH         listen there\n"
+                      "  --config FILE         read this file (default: /etc/shmd/shmd.conf, or with --user\n"
+                      "                        shmd/shmd.conf in $XDG_CONFIG_HOME or ~/.config)\n"
                       "  --system              the system's daemon: listen on /run/shmd/shmd.sock\n"
                       "                        (the default for root)\n"
                       "  --user                the caller's own: $XDG_RUNTIME_DIR/shmd/shmd.sock\n"
@@ -88,8 +92,27 @@ static int default_path(struct options *options) {
         return options->socket_path ? 0 : usage_error("out of memory", NULL);
 }
 
+/* Where the configuration is if nobody says so. It need not be there. */
+static int default_config(struct options *options) {
+        const char *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
+        int n = 0;
+
+        if (!options->user)
+                n = asprintf(&options->config_path, "/etc/shmd/shmd.conf");
+        else if (config && config[0] == '/')
+                n = asprintf(&options->config_path, "%s/shmd/shmd.conf", config);
+        else if (home && home[0] == '/')
+                n = asprintf(&options->config_path, "%s/.config/shmd/shmd.conf", home);
+        return n < 0 ? usage_error("out of memory", NULL) : 0;
+}
+
 static int parse_one(int c, struct options *options, const char **socket_path) {
         switch (c) {
+        case OPTION_CONFIG:
+                free(options->config_path);
+                options->config_path = strdup(optarg);
+                options->config_named = true;
+                return options->config_path ? 0 : usage_error("out of memory", NULL);
         case OPTION_SOCKET:
                 *socket_path = optarg;
                 return optarg[0] ? 0 : usage_error("--socket needs a path", NULL);
@@ -140,6 +163,8 @@ int options_parse(int argc, char **argv, struct options *ret_options, int *ret_s
         if (socket_path)
                 options.socket_path = strdup(socket_path);
         *ret_status = socket_path ? (options.socket_path ? 0 : usage_error("out of memory", NULL)) : default_path(&options);
+        if (*ret_status == 0 && !options.config_named)
+                *ret_status = default_config(&options);
         if (*ret_status != 0)
                 return 1;
         *ret_options = options;
@@ -148,5 +173,6 @@ int options_parse(int argc, char **argv, struct options *ret_options, int *ret_s
 
 void options_done(struct options *options) {
         free(options->socket_path);
-        options->socket_path = NULL;
+        free(options->config_path);
+        *options = (struct options) { 0 };
 }

@@ -122,17 +122,46 @@ static bool peer_is_alive(int socket_fd) {
         return poll(&poll_fd, 1, 0) == 0;
 }
 
-void peer_describe(int socket_fd, pid_t pid, char *command, size_t command_size, char *unit, size_t unit_size) {
+/* Field 22 of /proc/PID/stat; the command, in parentheses, may have anything in it. */
+static uint64_t read_start_time(pid_t pid) {
+        char text[1024];
+        unsigned long long started;
+        char *p;
+
+        read_proc(pid, "stat", text, sizeof(text));
+        p = strrchr(text, ')');
+        if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &started) != 1)
+                return 0;
+        return started;
+}
+
+static void read_executable(pid_t pid, char *buffer, size_t size) {
+        char path[64];
+        ssize_t n;
+
+        (void) snprintf(path, sizeof(path), "/proc/%d/exe", (int) pid);
+        n = readlink(path, buffer, size - 1);
+        buffer[MAX(n, 0)] = '\0';
+}
+
+static void forget(const struct peer_description *description) {
+        description->command[0] = description->unit[0] = description->executable[0] = '\0';
+        *description->started = 0;
+}
+
+void peer_describe(int socket_fd, pid_t pid, const struct peer_description *description) {
         char cgroup[4096];
 
-        command[0] = unit[0] = '\0';
+        forget(description);
         if (pid <= 0)
                 return;
-        read_proc(pid, "comm", command, command_size);
-        command[strcspn(command, "\n")] = '\0';
+        read_proc(pid, "comm", description->command, description->command_size);
+        description->command[strcspn(description->command, "\n")] = '\0';
         read_proc(pid, "cgroup", cgroup, sizeof(cgroup));
-        unit_from_cgroup(cgroup, unit, unit_size);
+        unit_from_cgroup(cgroup, description->unit, description->unit_size);
+        read_executable(pid, description->executable, description->executable_size);
+        *description->started = read_start_time(pid);
         /* Asked last: if it lives now, it was it that was read. */
         if (!peer_is_alive(socket_fd))
-                command[0] = unit[0] = '\0';
+                forget(description);
 }

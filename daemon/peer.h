@@ -12,8 +12,17 @@
 int peer_credentials(int socket_fd, struct credentials *ret_credentials);
 void credentials_done(struct credentials *credentials);
 
+/* Where to write what is known of a process. */
+struct peer_description {
+        char *command; /* comm */
+        char *unit;    /* of systemd */
+        char *executable;
+        uint64_t *started; /* clock ticks since boot: proc(5), stat, field 22 */
+        size_t command_size, unit_size, executable_size;
+};
+
 /*
- * The command (comm) and the systemd unit of the process that connected; empty strings where they can't be
+ * Describes the process that connected; empty strings and zero where that can't be
  * known, as when it has died: a reused process id is recognised by SO_PEERPIDFD where the kernel has it (6.5).
  */
-void peer_describe(int socket_fd, pid_t pid, char *command, size_t command_size, char *unit, size_t unit_size);
+void peer_describe(int socket_fd, pid_t pid, const struct peer_description *description);

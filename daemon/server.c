@@ -22,6 +22,8 @@ static const struct timeval accept_pause = { .tv_sec = 1 };
 
 /* Ids that are marked as used ahead, so that the mark is written rarely. */
 #define ID_BLOCK (UINT64_C(1) << 20)
+/* They are marked before so many of them are left: more than one request can use. */
+#define ID_MARGIN 1024u
 
 /* --- making the socket --- */
 
@@ -166,7 +168,7 @@ void server_note_id(struct server *server, uint64_t next_id) {
         char text[32];
         int n;
 
-        if (next_id < server->marked_id || server->lock_fd < 0)
+        if (next_id + ID_MARGIN < server->marked_id || server->lock_fd < 0)
                 return;
         server->marked_id = next_id + ID_BLOCK;
         n = snprintf(text, sizeof(text), "%020" PRIu64 "\n", server->marked_id);
@@ -195,28 +197,39 @@ static void turn_away(int fd, unsigned status, const struct shmd_wire_refusal *r
         close_fd(fd);
 }
 
+static bool is_administrator(const struct daemon *daemon, const struct credentials *credentials) {
+        if (credentials->uid == 0 || (daemon->options->user && credentials->uid == geteuid()))
+                return true;
+        return daemon->config.administrators != (gid_t) -1 && credentials_in_group(credentials, daemon->config.administrators);
+}
+
 static void take_client(struct server *server, int fd) {
         struct daemon *daemon = server->daemon;
         struct credentials credentials = { 0 };
         struct shmd_wire_refusal refusal = { 0 };
-        struct charge charge = { 0 };
+        struct charge charge = { 0 }, descriptor = { 0 };
         struct session *session;
         int r;
 
         r = peer_credentials(fd, &credentials);
         if (r == 0)
                 r = quota_charge(&daemon->quota, credentials.uid, QUOTA_CONNECTIONS, 1, &charge, &refusal);
+        if (r == 0)
+                r = quota_charge(&daemon->quota, credentials.uid, QUOTA_DESCRIPTORS, 1, &descriptor, &refusal);
         if (r != 0) {
+                charge_done(&charge);
                 credentials_done(&credentials);
                 turn_away(fd, r < 0 ? status_from_errno(r) : (unsigned) r, &refusal);
                 return;
         }
-        credentials.administrator = credentials.uid == 0 || (daemon->options->user && credentials.uid == geteuid());
+        credentials.administrator = is_administrator(daemon, &credentials);
         if (session_new(daemon, fd, &credentials, &session) < 0) {
                 charge_done(&charge);
+                charge_done(&descriptor);
                 return;
         }
         session->charge = charge;
+        session->descriptor = descriptor;
         (void) event_del(server->idle_event);
 }
 
@@ -283,6 +296,15 @@ void server_consider_idle(struct server *server) {
         (void) event_add(server->idle_event, &wait);
 }
 
+struct session *server_find(struct server *server, uint64_t client_key) {
+        struct session *session;
+
+        TAILQ_FOREACH(session, &server->sessions, entry)
+                if (session->client.key == client_key)
+                        return session;
+        return NULL;
+}
+
 void server_forget(struct server *server, struct session *session) {
         TAILQ_REMOVE(&server->sessions, session, entry);
         server->count--;
@@ -315,7 +337,7 @@ void server_done(struct server *server) {
         struct session *session;
 
         while ((session = TAILQ_FIRST(&server->sessions)))
-                session_free(session);
+                session_close(session);
         if (server->event)
                 event_free(TAKE_PTR(server->event));
         if (server->resume_event)

@@ -34,10 +34,14 @@ void server_done(struct server *server);
 
 /*
  * The first id that was never used, by what is written beside the socket and by the clock; and a
- * mark there, from time to time, of the ids that are used up.
+ * mark there, from time to time and always ahead, of the ids that are used up: no id that a client has seen is
+ * above the mark, whenever the daemon is killed.
  */
 uint64_t server_first_id(struct server *server);
 void server_note_id(struct server *server, uint64_t next_id);
+
+/* The session of a client, or NULL if it has gone. */
+struct session *server_find(struct server *server, uint64_t client_key);
 
 /* Called by a session that is going away. */
 void server_forget(struct server *server, struct session *session);

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <linux/sockios.h>
 
+#include "batch.h"
 #include "daemon.h"
 #include "dispatch.h"
 #include "log.h"
@@ -98,11 +99,40 @@ static int send_now(struct session *session, const struct shmd_wire_header *head
         return r;
 }
 
-/* Reads nothing more until the answer could be sent. The event comes each time that the client has read something. */
-static int park(struct session *session, struct parked *parked) {
-        session->parked = parked;
-        (void) event_del(session->read_event);
+/* Nothing is read from a client while it owes us something: to read, or to wait. */
+static void update_reading(struct session *session) {
+        bool read = TAILQ_EMPTY(&session->parked) && !session->busy;
+
+        if (read == !!event_pending(session->read_event, EV_READ, NULL))
+                return;
+        if ((read ? event_add(session->read_event, NULL) : event_del(session->read_event)) < 0)
+                session_break(session);
+}
+
+/*
+ * To epoll(7) edges are a matter of the descriptor, not of the event: while write_event is there, and still after it has been removed,
+ * reading comes by edges, too. What there is left to read has to be asked for again.
+ */
+static void rearm_reading(struct session *session) {
+        if (!event_pending(session->read_event, EV_READ, NULL))
+                return;
+        if (event_del(session->read_event) < 0 || event_add(session->read_event, NULL) < 0)
+                session_break(session);
+}
+
+/* The event comes each time that the client has read something. */
+static int wait_for_room(struct session *session) {
         return event_add(session->write_event, NULL) < 0 ? -ENOMEM : 0;
+}
+
+static int park(struct session *session, struct parked *parked) {
+        TAILQ_INSERT_TAIL(&session->parked, parked, entry);
+        update_reading(session);
+        return wait_for_room(session);
+}
+
+static bool must_wait(int r) {
+        return r == -EAGAIN || r == -ETOOMANYREFS || r == -ENOBUFS;
 }
 
 int session_send(struct session *session, const struct shmd_wire_header *header, const void *body, size_t body_size,
@@ -110,74 +140,155 @@ int session_send(struct session *session, const struct shmd_wire_header *header,
         struct parked *parked;
         int r;
 
-        r = send_now(session, header, body, body_size, tail, tail_size, fds, fds_count);
-        if (r != -EAGAIN && r != -ETOOMANYREFS && r != -ENOBUFS)
-                return r;
+        if (TAILQ_EMPTY(&session->parked)) {
+                r = send_now(session, header, body, body_size, tail, tail_size, fds, fds_count);
+                if (!must_wait(r))
+                        return r;
+        }
         r = parked_new(header, body, body_size, tail, tail_size, fds, fds_count, &parked);
         return r < 0 ? r : park(session, parked);
+}
+
+/* Tells that events are missing. */
+static int send_lost(struct session *session) {
+        struct shmd_wire_header header = { .operation = SHMD_OP_EVENT };
+        struct shmd_wire_event event = { .kind = WIRE_EVENT_LOST, .time_usec = now_realtime_usec() };
+        int r;
+
+        r = send_now(session, &header, &event, sizeof(event), NULL, 0, NULL, 0);
+        if (r == 0)
+                session->events_lost = false;
+        return r;
+}
+
+void session_send_event(struct session *session, const struct shmd_wire_event *event, const char *name, const char *old_name) {
+        struct shmd_wire_header header = { .operation = SHMD_OP_EVENT };
+        char tail[2 * SHMD_NAME_MAX];
+        int r;
+
+        if (session->events_lost || session->broken)
+                return;
+        memcpy(tail, name, event->name_size);
+        if (event->old_name_size > 0)
+                memcpy(tail + event->name_size, old_name, event->old_name_size);
+        r = TAILQ_EMPTY(&session->parked) ? send_now(session, &header, event, sizeof(*event), tail,
+                                                     (size_t) event->name_size + event->old_name_size, NULL, 0)
+                                          : -EAGAIN;
+        if (must_wait(r)) {
+                session->events_lost = true;
+                r = wait_for_room(session);
+        }
+        if (r < 0)
+                session_break(session);
+}
+
+void session_set_busy(struct session *session, bool busy) {
+        session->busy = busy;
+        update_reading(session);
+}
+
+void session_break(struct session *session) {
+        if (session->broken)
+                return;
+        session->broken = true;
+        TAILQ_INSERT_TAIL(&session->daemon->broken, session, broken_entry);
+        daemon_settle_later(session->daemon);
 }
 
 void session_describe(struct session *session) {
         if (session->described)
                 return;
         session->described = true;
-        peer_describe(session->fd, session->credentials.pid, session->command, sizeof(session->command), session->unit,
-                      sizeof(session->unit));
+        peer_describe(session->fd, session->credentials.pid, &(struct peer_description) {
+                .command = session->command,
+                .command_size = sizeof(session->command),
+                .unit = session->unit,
+                .unit_size = sizeof(session->unit),
+                .executable = session->executable,
+                .executable_size = sizeof(session->executable),
+                .started = &session->started,
+        });
 }
 
-/* The names that end with their creator are remembered by others. */
-static void forget_names(struct session *session) {
-        struct segment *segment;
-
-        TAILQ_FOREACH(segment, &session->client.created, by_creator)
-                if (segment->lifetime == WIRE_LIFETIME_CREATOR)
-                        generation_advance(&session->daemon->generation, segment->id);
-}
-
-struct session *session_free(struct session *session) {
-        struct daemon *daemon;
-
-        if (!session)
-                return NULL;
-        daemon = session->daemon;
-        server_forget(&daemon->server, session);
+static void free_events(struct session *session) {
         if (session->read_event)
-                event_free(session->read_event);
+                event_free(TAKE_PTR(session->read_event));
         if (session->write_event)
-                event_free(session->write_event);
-        parked_free(session->parked);
-        if (session->drained)
+                event_free(TAKE_PTR(session->write_event));
+}
+
+static void close_socket(struct session *session) {
+        if (session->drained) {
                 session->fd = close_fd(session->fd);
-        else {
-                /* What it sent and nobody read goes with the socket, descriptors and all: see discard_fds(). */
-                (void) shutdown(session->fd, SHUT_RDWR);
-                worker_close(&daemon->discarder, TAKE_FD(session->fd));
+                return;
         }
-        forget_names(session);
-        client_done(&session->client, now_realtime_usec());
+        /* What it sent and nobody read goes with the socket, descriptors and all: see discard_fds(). */
+        (void) shutdown(session->fd, SHUT_RDWR);
+        worker_close(&session->daemon->discarder, TAKE_FD(session->fd));
+}
+
+void session_close(struct session *session) {
+        struct daemon *daemon = session->daemon;
+        struct parked *parked;
+
+        if (session->broken)
+                TAILQ_REMOVE(&daemon->broken, session, broken_entry);
+        server_forget(&daemon->server, session);
+        watcher_free_all(session);
+        wait_free_all(session);
+        batch_free(TAKE_PTR(session->batch));
+        while ((parked = TAILQ_FIRST(&session->parked))) {
+                TAILQ_REMOVE(&session->parked, parked, entry);
+                parked_free(parked);
+        }
+        free_events(session);
+        close_socket(session);
         charge_done(&session->charge);
+        charge_done(&session->descriptor);
+        TAILQ_INSERT_TAIL(&daemon->dying, session, entry);
+        daemon_settle(daemon);
+}
+
+bool session_reap(struct session *session, unsigned budget) {
+        if (!client_reap(&session->client, budget, now_realtime_usec()))
+                return false;
+        TAILQ_REMOVE(&session->daemon->dying, session, entry);
         credentials_done(&session->credentials);
         free(session);
+        return true;
+}
 
-        daemon_settle(daemon);
-        server_consider_idle(&daemon->server);
-        return NULL;
+/* Sends what waits, as far as it goes. */
+static int send_parked(struct session *session) {
+        struct parked *parked;
+
+        while ((parked = TAILQ_FIRST(&session->parked))) {
+                int r = send_now(session, &parked->header, parked->bytes, parked->size, NULL, 0, parked->fds, parked->fds_count);
+
+                if (r < 0)
+                        return r;
+                TAILQ_REMOVE(&session->parked, parked, entry);
+                parked_free(parked);
+        }
+        return session->events_lost ? send_lost(session) : 0;
 }
 
 static void on_writable(evutil_socket_t fd, short what, void *userdata) {
         struct session *session = userdata;
-        struct parked *parked = session->parked;
         int r;
 
         (void) fd;
         (void) what;
-        r = send_now(session, &parked->header, parked->bytes, parked->size, NULL, 0, parked->fds, parked->fds_count);
-        if (r == -EAGAIN || r == -ETOOMANYREFS || r == -ENOBUFS)
+        r = send_parked(session);
+        if (must_wait(r))
                 return;
-        session->parked = parked_free(parked);
         (void) event_del(session->write_event);
-        if (r < 0 || event_add(session->read_event, NULL) < 0)
-                session_free(session);
+        if (r < 0) {
+                session_close(session);
+                return;
+        }
+        update_reading(session);
+        rearm_reading(session);
 }
 
 /*
@@ -212,10 +323,13 @@ static void on_readable(evutil_socket_t fd, short what, void *userdata) {
         if (n == -EMSGSIZE || n == -EBADMSG)
                 log_info("disconnecting process %d of user %u: its message was too long or had too many descriptors",
                          (int) session->credentials.pid, (unsigned) session->credentials.uid);
-        if (n <= 0 || r < 0)
-                session_free(session);
-        else
-                daemon_settle(daemon);
+        if (n <= 0 || r < 0) {
+                session_close(session);
+                return;
+        }
+        if (event_pending(session->write_event, EV_WRITE, NULL))
+                rearm_reading(session);
+        daemon_settle(daemon);
 }
 
 static int make_events(struct session *session) {
@@ -242,13 +356,16 @@ int session_new(struct daemon *daemon, int socket_fd, struct credentials *creden
         session->credentials = *credentials;
         *credentials = (struct credentials) { 0 };
         client_init(&session->client, &daemon->registry, &session->credentials);
+        TAILQ_INIT(&session->parked);
+        LIST_INIT(&session->watchers);
+        LIST_INIT(&session->waits);
         TAILQ_INSERT_TAIL(&daemon->server.sessions, session, entry);
         daemon->server.count++;
 
         /* Only bounds what a slow reader can pin; it works without. */
         (void) setsockopt(socket_fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
         if (make_events(session) < 0) {
-                session_free(session);
+                session_close(session);
                 return -ENOMEM;
         }
         *ret_session = session;

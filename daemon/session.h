@@ -2,10 +2,14 @@
 /*
  * One client's connection: receives a request, has it dispatched, sends the answer.
  *
- * Owns the socket, the credentials, the client's entry in the registry. One request a turn
+ * Owns the socket, the credentials, the client's entry in the registry, its watches and waits. One request a turn
  * of the event loop, so that no client waits for another's pipeline. If an
  * answer can't be sent because the client does not read, it is parked, and nothing more is read
- * from that client until it could be sent: one answer is all that a slow reader costs.
+ * from that client until it could be sent: one answer, and one for each of its waits (which are
+ * charged), is all that a slow reader costs. Events that he does not read are dropped, and he is told so.
+ *
+ * When the client has gone, all that others could see of its socket ends at once; its holds, which may be many, end a
+ * few at a time, between other clients' requests: daemon_settle().
  */
 #pragma once
 
@@ -17,11 +21,14 @@
 
 #include "registry.h"
 #include "wire.h"
+#include "watcher.h"
 
 struct daemon;
+struct batch;
 
 /* An answer that waits. Owns its bytes and descriptors. */
 struct parked {
+        TAILQ_ENTRY(parked) entry;
         struct shmd_wire_header header;
         unsigned char *bytes;
         size_t size;
@@ -29,31 +36,46 @@ struct parked {
         unsigned fds_count;
 };
 
+TAILQ_HEAD(parked_queue, parked);
+
 struct session {
-        TAILQ_ENTRY(session) entry;
+        TAILQ_ENTRY(session) entry; /* of the server, or of the dying */
+        TAILQ_ENTRY(session) broken_entry;
         struct daemon *daemon;
         struct client client;
         struct credentials credentials;
-        struct charge charge;
+        struct charge charge, descriptor;
         struct event *read_event;
         struct event *write_event;
-        struct parked *parked;
+        struct parked_queue parked;
+        struct watcher_list watchers;
+        struct wait_list waits;
+        struct batch *batch; /* a request for many that is under way: batch.h */
         int fd;
         unsigned fds_in_flight; /* at most so many descriptors that the client has not received yet */
         bool greeted;           /* HELLO is done */
+        bool busy;              /* a request is being worked on elsewhere: nothing more is read */
+        bool broken;            /* to be closed as soon as nobody is in the middle of using it */
+        bool events_lost;       /* and it has not been told yet */
         bool drained;           /* the client has closed, and everything that it sent was read */
         bool described;         /* command and unit are known */
+        uint64_t started;       /* of the process: clock ticks since boot */
         char command[16];
         char unit[64];
+        char executable[128];
 };
 
 TAILQ_HEAD(session_list, session);
+TAILQ_HEAD(broken_list, session);
 
 /* Takes the socket and the credentials, whatever the outcome. 0 or -ENOMEM. */
 int session_new(struct daemon *daemon, int socket_fd, struct credentials *credentials, struct session **ret_session);
 
-/* Ends all that the client has. NULL does nothing. Returns NULL. */
-struct session *session_free(struct session *session);
+/* Closes the connection; what the client holds ends by and by. */
+void session_close(struct session *session);
+
+/* Ends at most budget of its holds. True: nothing was left, the session is freed. */
+bool session_reap(struct session *session, unsigned budget);
 
 /*
  * Sends or parks an answer. fds are borrowed. 0, or -errno: the client has gone (-EPIPE, -ECONNRESET), or there is no memory to park it.
@@ -61,5 +83,14 @@ struct session *session_free(struct session *session);
 int session_send(struct session *session, const struct shmd_wire_header *header, const void *body, size_t body_size,
                  const void *tail, size_t tail_size, const int *fds, unsigned fds_count);
 
-/* Finds out command and unit, once. */
+/* Sends an event, or notes that one was lost. Never closes the session. */
+void session_send_event(struct session *session, const struct shmd_wire_event *event, const char *name, const char *old_name);
+
+/* A request's work goes on elsewhere; reading stops until it is answered. */
+void session_set_busy(struct session *session, bool busy);
+
+/* Closes it before the loop's next turn. */
+void session_break(struct session *session);
+
+/* Finds out command, unit, executable and start time, once. */
 void session_describe(struct session *session);

@@ -27,6 +27,8 @@ enum operation_flags {
         OPERATION_0 = 0,
         OPERATION_ONEWAY = 1u << 0,
         OPERATION_FIRST = 1u << 1,
+        OPERATION_LATE = 1u << 2,
+        OPERATION_EVENT = 1u << 3,
 };
 
 struct operation {

@@ -131,6 +131,10 @@ function flags_in_words(flags) {
                 return "one-way: never answered"
         if (flags == "FIRST")
                 return "the first request of a connection"
+        if (flags == "LATE")
+                return "may be answered after requests that came later"
+        if (flags == "EVENT")
+                return "sent by the daemon, unasked"
         fail("operations.def: unknown flags " flags)
 }
 
@@ -140,6 +144,12 @@ function descriptors_in_words(fds_in, fds_out) {
         return fds_in " with the request, " (fds_out == 0 ? "none" : "at most " fds_out) " with the reply"
 }
 
+function print_structure_name(name, tail) {
+        print ".Vt struct shmd_wire_" name (tail == 1 ? " ," : "")
+        if (tail == 1)
+                print "then its tail"
+}
+
 function print_operations(i) {
         for (i = 1; i <= operations; i++) {
                 print ".Ss " op_number[i] " " op_name[i]
@@ -147,18 +157,21 @@ function print_operations(i) {
                 print ".Pp"
                 print ".Bl -tag -width Descriptors -compact"
                 print ".It Request"
-                print ".Vt struct shmd_wire_" op_request[i] (op_tail[i] == 1 ? " ," : "")
-                if (op_tail[i] == 1)
-                        print "then its tail"
-                print ".It Reply"
+                if (op_flags[i] == "EVENT")
+                        print "none"
+                else
+                        print_structure_name(op_request[i], op_tail[i])
+                print (op_flags[i] == "EVENT" ? ".It Message" : ".It Reply")
                 if (op_flags[i] == "ONEWAY")
                         print "none"
                 else
-                        print ".Vt struct shmd_wire_" op_reply[i]
+                        print_structure_name(op_reply[i], op_flags[i] == "EVENT" && op_tail[i])
                 print ".It Descriptors"
                 print descriptors_in_words(op_fds_in[i], op_fds_out[i])
-                print ".It Right"
-                print right_in_words(op_right[i])
+                if (op_flags[i] != "EVENT") {
+                        print ".It Right"
+                        print right_in_words(op_right[i])
+                }
                 if (op_flags[i] != "0") {
                         print ".It Order"
                         print flags_in_words(op_flags[i])

@@ -42,6 +42,13 @@ struct shmd_wire_target {
         uint16_t padding[3];
 };
 
+/* Who uses how much of something that is limited. */
+struct shmd_wire_user {
+        uint64_t used; /* zero: there is nobody */
+        uint32_t uid;
+        uint32_t padding;
+};
+
 /* What comes instead of a reply's structure when the status is not SHMD_OK.
  * Fields that do not apply are zero. */
 struct shmd_wire_refusal {
@@ -52,8 +59,9 @@ struct shmd_wire_refusal {
         uint64_t requested; /* how much was asked for, in the limit's unit */
         uint64_t used;      /* how much of the limit is used already */
         uint64_t maximum;   /* the limit */
-        uint32_t item;      /* of a batch: the index of the item that was refused */
+        uint32_t item;      /* of several: the index of the one that was refused */
         uint32_t padding;
+        struct shmd_wire_user biggest[3]; /* of a limit that was hit: who has most of it */
 };
 
 enum shmd_limit {
@@ -68,6 +76,8 @@ enum shmd_limit {
         SHMD_LIMIT_NAME,        /* length of a name, bytes */
         SHMD_LIMIT_EXISTING,    /* the size of the segment that has the name already, bytes */
         SHMD_LIMIT_MEMORY,      /* memory the machine has left, bytes */
+        SHMD_LIMIT_HUGE_PAGES,  /* huge pages of the wanted size that are free */
+        SHMD_LIMIT_MAXIMUM,     /* the size that the segment was made to grow to at most, bytes */
         SHMD_LIMIT_COUNT,
 };
 
@@ -130,28 +140,36 @@ enum shmd_wire_open_flags {
         SHMD_WIRE_PRIVATE = 1u << 3,   /* a file description that nobody shares */
         SHMD_WIRE_DETACHED = 1u << 4,  /* the descriptor is the hold, not the connection (implies PRIVATE) */
         SHMD_WIRE_TRUNCATE = 1u << 5,  /* O_TRUNC: POSIX segments only */
+        SHMD_WIRE_UNPUBLISHED = 1u << 6, /* CREATE: without its name until PUBLISH; goes with its creator */
+        SHMD_WIRE_SINGLE_WRITER = 1u << 7, /* CREATE, with UNPUBLISHED: sealed by PUBLISH, only mappings made before can write */
+        SHMD_WIRE_WAIT = 1u << 8, /* OPEN by name: if there is none, answer when it is published, or the time is over */
 };
 
 struct shmd_wire_create {
         uint64_t size;
+        uint64_t maximum;     /* not zero: resizable up to that many bytes, which are charged */
         uint64_t linger_usec; /* with WIRE_LIFETIME_LINGER */
         uint32_t mode;        /* nine permission bits, the umask already taken off */
         uint32_t flags;       /* enum shmd_wire_open_flags */
         uint32_t lifetime;    /* enum wire_lifetime */
         uint16_t name_size;   /* tail: the name, */
         uint16_t labels_size; /* then the labels */
+        uint32_t page_shift;  /* huge pages of 2^page_shift bytes, 21 or 30; zero: ordinary ones */
+        uint32_t padding;
 };
 
 struct shmd_wire_open {
         struct shmd_wire_target target;
         uint32_t flags; /* enum shmd_wire_open_flags */
         uint32_t padding;
+        uint64_t timeout_usec; /* with SHMD_WIRE_WAIT; UINT64_MAX: none */
 };
 
 /* Reply to CREATE and OPEN; the segment's descriptor comes with it. */
 struct shmd_wire_opened {
         uint64_t id;
         uint64_t size;
+        uint64_t maximum; /* of a resizable segment, else the size: so many bytes can be mapped */
         uint32_t generation; /* of the segment's slot, at the time of the reply */
         uint32_t created;    /* 1: this call made it, 0: it was there */
 };
@@ -192,7 +210,7 @@ struct shmd_wire_list {
 };
 
 enum shmd_wire_list_flags {
-        SHMD_WIRE_LIST_UNLINKED = 1u << 0, /* instead of the named ones, in the order of ids */
+        SHMD_WIRE_LIST_UNLINKED = 1u << 0, /* those without a name instead (unlinked, unpublished), in the order of ids */
 };
 
 struct shmd_wire_list_reply {
@@ -230,11 +248,15 @@ struct shmd_wire_holder {
 struct shmd_wire_segment {
         uint64_t id;
         uint64_t size;
+        uint64_t maximum;
         uint64_t resident; /* bytes of pages that exist */
         uint64_t linger_usec;
         uint64_t created_usec; /* CLOCK_REALTIME, microseconds since 1970 */
         uint64_t opened_usec;  /* last time that somebody opened it */
         uint64_t idle_usec;    /* since when nobody is known to hold it; zero while it is held */
+        uint64_t device; /* st_dev and st_ino of the memory, as they stand in /proc/PID/maps */
+        uint64_t inode;
+        uint64_t creator_started; /* start time of the creator, clock ticks since boot: proc(5), stat, field 22 */
         uint32_t uid;
         uint32_t gid;
         uint32_t mode;
@@ -245,16 +267,21 @@ struct shmd_wire_segment {
         uint8_t flags;    /* enum shmd_wire_segment_flags */
         uint32_t creator_pid;
         uint32_t creator_uid;
-        uint32_t padding;
+        uint32_t page_shift;
         uint16_t name_size;   /* the tail: the name, */
         uint16_t labels_size; /* the labels, */
         uint16_t command_size; /* the creator's command, */
-        uint16_t unit_size;    /* and its unit */
+        uint16_t unit_size;    /* its unit, */
+        uint16_t executable_size; /* and its executable */
+        uint16_t padding[3];
 };
 
 enum shmd_wire_segment_flags {
         SHMD_WIRE_SEGMENT_POSIX = 1u << 0,   /* open to ftruncate */
         SHMD_WIRE_SEGMENT_UNKNOWN = 1u << 1, /* held by someone that no connection accounts for */
+        SHMD_WIRE_SEGMENT_RESIZABLE = 1u << 2,
+        SHMD_WIRE_SEGMENT_SINGLE_WRITER = 1u << 3,
+        SHMD_WIRE_SEGMENT_TRUNCATED = 1u << 4, /* a file that someone has made shorter than the segment */
 };
 
 struct shmd_wire_chmod {
@@ -298,6 +325,112 @@ struct shmd_wire_status_reply {
         /* The caller's own account: used and maximum of bytes, segments, holds, connections, watches. */
         uint64_t used[5];
         uint64_t maximum[5];
+};
+
+/*
+ * PUBLISH: unpublished segments of this client get their names, all or none. Names that are taken are an error, or
+ * with SHMD_WIRE_PUBLISH_REPLACE their segments are unlinked in the same step, if the client may do that.
+ */
+struct shmd_wire_publish {
+        uint32_t flags; /* enum shmd_wire_publish_flags */
+        uint32_t count; /* tail: so many ids, 64 bits each */
+};
+
+enum shmd_wire_publish_flags {
+        SHMD_WIRE_PUBLISH_REPLACE = 1u << 0,
+};
+
+struct shmd_wire_set_lifetime {
+        struct shmd_wire_target target;
+        uint64_t linger_usec;
+        uint32_t lifetime; /* enum wire_lifetime */
+        uint32_t padding;
+};
+
+/* RESIZE: up to the maximum that the segment was made with; whoever may write it may resize it. */
+struct shmd_wire_resize {
+        struct shmd_wire_target target;
+        uint64_t size;
+};
+
+struct shmd_wire_resize_reply {
+        uint64_t id;
+        uint64_t size;
+};
+
+/* FREEZE: nobody can write any more; SHMD_BUSY as long as anybody has it mapped writable. */
+struct shmd_wire_freeze {
+        struct shmd_wire_target target;
+};
+
+/* WATCH: events on names that begin with the prefix in the tail, until UNWATCH. */
+struct shmd_wire_watch {
+        uint32_t flags;       /* enum shmd_wire_watch_flags */
+        uint16_t prefix_size; /* the whole tail */
+        uint16_t padding;
+};
+
+enum shmd_wire_watch_flags {
+        SHMD_WIRE_WATCH_EXACT = 1u << 0, /* the very name, not all that begin so */
+};
+
+struct shmd_wire_watch_reply {
+        uint64_t watch; /* stands in its events */
+};
+
+struct shmd_wire_unwatch {
+        uint64_t watch;
+};
+
+/* EVENT: sent by the daemon, unasked, with serial zero. */
+struct shmd_wire_event {
+        uint64_t watch;
+        uint64_t id;
+        uint64_t size;
+        uint64_t time_usec; /* CLOCK_REALTIME */
+        uint32_t kind;      /* enum wire_event */
+        uint32_t uid;       /* owner of the segment */
+        uint16_t name_size; /* tail: the name */
+        uint16_t old_name_size; /* and, for WIRE_EVENT_RENAMED, the name it had */
+        uint16_t padding[2];
+};
+
+enum wire_event {
+        WIRE_EVENT_CREATED = 1, /* of an unpublished segment: told only to its owner and administrators */
+        WIRE_EVENT_PUBLISHED = 2,
+        WIRE_EVENT_FROZEN = 3,
+        WIRE_EVENT_RESIZED = 4,
+        WIRE_EVENT_UNLINKED = 5,
+        WIRE_EVENT_FREED = 6,
+        WIRE_EVENT_RENAMED = 7,
+        WIRE_EVENT_LOST = 8, /* the client did not read fast enough: events are missing, look again */
+};
+
+/* CANCEL: ends a waiting OPEN of this connection, which is answered with SHMD_CANCELLED. */
+struct shmd_wire_cancel {
+        uint32_t serial; /* of that OPEN */
+        uint32_t padding;
+};
+
+/*
+ * Many at once. A request has count items in its tail: for OPEN_MANY the names, each after a 16-bit size, for CREATE_MANY
+ * struct shmd_wire_create with the name and labels after it, padded to eight bytes; for RELEASE_MANY struct shmd_wire_release.
+ * The reply has as many of struct shmd_wire_item, and the descriptors of those that are SHMD_OK, in order.
+ */
+struct shmd_wire_many {
+        uint32_t count; /* at most SHMD_DESCRIPTORS_MAX */
+        uint32_t flags; /* OPEN_MANY: enum shmd_wire_open_flags, less SHMD_WIRE_WAIT */
+};
+
+struct shmd_wire_many_reply {
+        uint32_t count;
+        uint32_t padding;
+};
+
+struct shmd_wire_item {
+        uint32_t status; /* enum wire_status */
+        uint32_t padding;
+        struct shmd_wire_opened opened;
 };
 
 struct shmd_wire_empty {

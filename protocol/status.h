@@ -23,7 +23,15 @@
         STATUS(14, NO_MEMORY, ENOMEM, "out of memory")                             \
         STATUS(15, NO_DESCRIPTORS, ENFILE, "the daemon has no file descriptors left") \
         STATUS(16, FAILED, EIO, "the daemon failed, its log says more")            \
-        STATUS(17, NOT_ADMINISTRATOR, EPERM, "only an administrator may give it away, or to a group that is not the caller's")
+        STATUS(17, NOT_ADMINISTRATOR, EPERM, "only an administrator may give it away, or to a group that is not the caller's") \
+        STATUS(18, TIMED_OUT, ETIMEDOUT, "not published in time")                  \
+        STATUS(19, CANCELLED, ECANCELED, "cancelled")                              \
+        STATUS(20, FROZEN, EPERM, "it is frozen, nobody can write it")             \
+        STATUS(21, SEALED, EPERM, "one of its holders has sealed it against that") \
+        STATUS(22, FIXED_SIZE, ENOTSUP, "it was not made resizable")               \
+        STATUS(23, NO_HUGE_PAGES, ENOMEM, "not enough huge pages are free")        \
+        STATUS(24, CREATOR_GONE, ESRCH, "its creator has gone already")            \
+        STATUS(25, ONE_WRITER, EACCES, "only its creator can write it")
 
 enum wire_status {
         SHMD_OK = 0,

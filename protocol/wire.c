@@ -72,7 +72,7 @@ static void collect_fds(struct msghdr *message, struct wire_fds *fds) {
         }
 }
 
-ssize_t wire_receive(int socket_fd, void *buffer, size_t size, struct wire_fds *fds, int flags) {
+ssize_t wire_receive_lossy(int socket_fd, void *buffer, size_t size, struct wire_fds *fds, int flags, bool *ret_fds_lost) {
         struct iovec part = { buffer, size };
         union control control;
         struct msghdr message = {
@@ -91,11 +91,16 @@ ssize_t wire_receive(int socket_fd, void *buffer, size_t size, struct wire_fds *
 
         if (fds)
                 collect_fds(&message, fds);
-        if (message.msg_flags & MSG_CTRUNC)
-                return -EBADMSG;
-        if (message.msg_flags & MSG_TRUNC)
-                return -EMSGSIZE;
-        return n;
+        *ret_fds_lost = message.msg_flags & MSG_CTRUNC;
+        return message.msg_flags & MSG_TRUNC ? -EMSGSIZE : n;
+}
+
+ssize_t wire_receive(int socket_fd, void *buffer, size_t size, struct wire_fds *fds, int flags) {
+        bool fds_lost = false;
+        ssize_t n;
+
+        n = wire_receive_lossy(socket_fd, buffer, size, fds, flags, &fds_lost);
+        return fds_lost ? -EBADMSG : n;
 }
 
 bool wire_is_zero(const void *data, size_t size) {

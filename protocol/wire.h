@@ -3,7 +3,7 @@
  * Framing: one message is one SEQPACKET datagram with its descriptors.
  *
  * Owns the descriptors of a received message until they are taken out of it.
- * A message whose descriptors or bytes were cut short is never delivered.
+ * A message whose bytes were cut short is never delivered; one whose descriptors were is to those alone who ask for it.
  */
 #pragma once
 
@@ -45,6 +45,9 @@ int wire_send(int socket_fd, const struct shmd_wire_header *header, const void *
  * (MSG_CTRUNC); or another negative errno value. Interrupted calls are repeated.
  */
 ssize_t wire_receive(int socket_fd, void *buffer, size_t size, struct wire_fds *fds, int flags);
+
+/* The same, but where descriptors were lost the message is delivered with those that came, and *ret_fds_lost is true. */
+ssize_t wire_receive_lossy(int socket_fd, void *buffer, size_t size, struct wire_fds *fds, int flags, bool *ret_fds_lost);
 
 /* Whether all of a region is zero: padding must be. */
 bool wire_is_zero(const void *data, size_t size);

@@ -9,6 +9,7 @@ if [[ $# -ne 1 || ! -x $1/shmdctl || ! -x $1/tests/demo/producer ]]; then
 fi
 build=$(cd "$1" && pwd -P) || exit 2
 segment=demo/greeting
+page=demo/page
 mebibytes=64
 
 # --- what is started here ends here ---
@@ -97,6 +98,23 @@ within_seconds() {
 
 shmem() {
         awk '$1 == "Shmem:" { print int($2 / 1024) }' /proc/meminfo
+}
+
+# --- a segment that is replaced ---
+
+put_version() {
+        head -c 1M /dev/zero | tr '\0' "$1" | shmdctl put --replace "$page"
+}
+
+# The digits of which the segment consists, a line a look, until it is killed.
+looks() {
+        while :; do
+                printf '%s\n' "$(shmdctl cat "$page" | tr -s 0-9)"
+        done
+}
+
+has_seen() {
+        grep -q "^$1\$" "$directory/looks"
 }
 
 # --- conditions that take a moment ---
@@ -189,5 +207,24 @@ run shmdctl list --all
 show_command shmdctl show "$id"
 shmdctl show "$id" 2>&1 && die "the segment is still there"
 printf 'Shared memory of this machine: %d MiB.\n' "$(shmem)"
+
+say "A segment is replaced nine times while a reader looks at it again and again. Nobody sees it half filled, nor" \
+        "does its name go missing: each look finds one version, whole. (Each is 1 MiB of one digit; so is what is seen.)"
+put_version 0 || die "that should have worked"
+show_command "for version in 1 2 3 4 5 6 7 8 9; do ... | shmdctl put --replace $page; done"
+show_command "shmdctl cat $page | tr -s 0-9   # meanwhile, again and again; how often it saw what:"
+looks >"$directory/looks" &
+note_started
+reader=$noted
+for version in 1 2 3 4 5 6 7 8 9; do
+        within_seconds 20 has_seen $((version - 1)) || die "the reader sees nothing"
+        put_version "$version" || die "that should have worked"
+done
+within_seconds 20 has_seen 9 || die "the reader sees nothing"
+kill "$reader"
+forget "$reader"
+sort "$directory/looks" | uniq -c
+[[ $(sort -u "$directory/looks" | tr -d '\n') == 0123456789 ]] || die "that was not one whole version each"
+run shmdctl rm "$page"
 
 say "That was it: nothing to clean up, however programs end. More: shmdctl --help, README.md"

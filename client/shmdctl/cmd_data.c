@@ -14,7 +14,8 @@
 /* Bytes. */
 #define PIECE ((size_t) 1 << 20)
 
-/* With the size at this moment: that of a shm_open segment may have changed since shmd saw it. */
+/* With the size at this moment: that of a shm_open segment may have changed since shmd saw it. What can be resized
+ * is always there up to its maximum. */
 static int open_to_read(struct ctl *ctl, const char *name, struct shmd_segment **ret_segment, uint64_t *ret_size) {
         int status = connect_to_daemon(ctl);
         struct shmd_segment *segment;
@@ -30,7 +31,7 @@ static int open_to_read(struct ctl *ctl, const char *name, struct shmd_segment *
                 shmd_close(segment);
                 return fail("cannot read \"%s\": %s", name, strerror(errno));
         }
-        *ret_size = (uint64_t) stat.st_size;
+        *ret_size = shmd_maximum(segment) > shmd_size(segment) ? shmd_size(segment) : (uint64_t) stat.st_size;
         *ret_segment = segment;
         return STATUS_DONE;
 }

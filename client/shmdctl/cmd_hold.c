@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hold: runs a program with a segment held. shmdctl stays, and its connection with it, so that the hold shows
- * with a process that has something to do with it, until the program ends.
+ * hold, and what create and put have in common with it: a program runs with a segment held. shmdctl stays, and its
+ * connection with it, so that the hold shows with a process that has something to do with it, until the program ends.
  */
 #include "shmdctl.h"
 
@@ -78,9 +78,14 @@ static int wait_for(pid_t pid) {
         return WIFSIGNALED(result) ? 128 + WTERMSIG(result) : WEXITSTATUS(result);
 }
 
-static int run_program(char **program, int fd) {
+int hold_run(char **program, struct shmd_segment *segment) {
+        int fd = shmd_fd(segment);
         sigset_t set, mask;
         pid_t pid;
+
+        export_number("SHMD_FD", (uint64_t) fd);
+        export_number("SHMD_SIZE", shmd_size(segment));
+        export_number("SHMD_MAXIMUM", shmd_maximum(segment));
 
         /* No signal may come between the birth of the program and our knowing whom to send it on to. */
         forwarded_set(&set);
@@ -109,7 +114,5 @@ int cmd_hold(struct ctl *ctl, int n_arguments, char **arguments) {
         r = segment_open(ctl, arguments[0], flags, &segment);
         if (r != 0)
                 return fail_shmd(ctl, r, "open", arguments[0]);
-        export_number("SHMD_FD", (uint64_t) shmd_fd(segment));
-        export_number("SHMD_SIZE", shmd_size(segment));
-        return run_program(ctl->program, shmd_fd(segment));
+        return hold_run(ctl->program, segment);
 }

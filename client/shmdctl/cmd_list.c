@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "shmdctl.h"
 
-#include <errno.h>
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <libsmartcols.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -29,6 +27,14 @@ COLUMN(name) {
 
 COLUMN(size) {
         format_size(stat->size_bytes, ctl->options.bytes, cell);
+}
+
+COLUMN(maximum) {
+        format_size(stat->maximum_bytes, ctl->options.bytes, cell);
+}
+
+COLUMN(pagesize) {
+        format_size(segment_page_bytes(stat), ctl->options.bytes, cell);
 }
 
 COLUMN(resident) {
@@ -117,6 +123,16 @@ COLUMN(unit) {
         snprintf(cell, CELL_MAX, "%s", stat->creator_unit);
 }
 
+COLUMN(executable) {
+        (void) ctl;
+        snprintf(cell, CELL_MAX, "%s", stat->creator_executable);
+}
+
+COLUMN(inode) {
+        (void) ctl;
+        snprintf(cell, CELL_MAX, "%" PRIu64, stat->inode);
+}
+
 COLUMN(labels) {
         (void) ctl;
         segment_labels(stat, ',', cell);
@@ -144,12 +160,16 @@ static const struct column {
         { "uid", "UID", "its user's number", SCOLS_FL_RIGHT, column_uid },
         { "gid", "GID", "its group's number", SCOLS_FL_RIGHT, column_gid },
         { "backing", "BACKING", "memfd, hugetlb, sysv, file", 0, column_backing },
+        { "maximum", "MAXIMUM", "how large it can be made", SCOLS_FL_RIGHT, column_maximum },
+        { "pagesize", "PAGESIZE", "size of its pages", SCOLS_FL_RIGHT, column_pagesize },
         { "created", "CREATED", "when it was made", 0, column_created },
         { "opened", "OPENED", "when it was last opened", 0, column_opened },
         { "idle", "IDLE", "for how long nobody has held it", SCOLS_FL_RIGHT, column_idle },
         { "creator", "CREATOR", "its creator's process", SCOLS_FL_RIGHT, column_creator },
         { "command", "COMMAND", "its creator's command", 0, column_command },
+        { "executable", "EXECUTABLE", "its creator's program file", 0, column_executable },
         { "unit", "UNIT", "its creator's systemd unit", 0, column_unit },
+        { "inode", "INODE", "inode number of its memory, as in /proc/PID/maps", SCOLS_FL_RIGHT, column_inode },
         { "labels", "LABELS", "its labels", SCOLS_FL_TRUNC, column_labels },
 };
 #define COLUMNS_DEFAULT 10u
@@ -158,7 +178,7 @@ static const struct column {
 void list_print_columns(FILE *file) {
         fputs("\nColumns (by default down to age, and less on a narrow terminal):\n", file);
         for (size_t i = 0; i < ELEMENTSOF(columns); i++)
-                fprintf(file, "  %-9s  %s\n", columns[i].name, columns[i].help);
+                fprintf(file, "  %-10s  %s\n", columns[i].name, columns[i].help);
 }
 
 /* --- which ones --- */
@@ -236,8 +256,8 @@ static int visit(const struct shmd_stat *stat, void *userdata) {
 
         if (listing->table)
                 add_row(listing, stat);
-        else if (json_object_array_add(listing->array, segment_to_json(stat)) < 0)
-                return -ENOMEM;
+        else
+                json_append(listing->array, segment_to_json(stat));
         return 0;
 }
 
@@ -286,9 +306,7 @@ static int print_listing(struct listing *listing) {
 
 static void begin_listing(struct listing *listing) {
         if (listing->ctl->options.json) {
-                listing->array = json_object_new_array();
-                if (!listing->array)
-                        fail_memory();
+                listing->array = json_new_array();
                 return;
         }
         listing->table = table_new(listing->ctl);

@@ -6,32 +6,8 @@
 #include "shmdctl.h"
 
 #include <errno.h>
-
-/* --- create --- */
-
-int cmd_create(struct ctl *ctl, int n_arguments, char **arguments) {
-        _cleanup_(segment_closep) struct shmd_segment *segment = NULL;
-        uint64_t size_bytes, id;
-        const char *problem = parse_size(arguments[1], &size_bytes);
-        int status, r;
-
-        (void) n_arguments;
-        if (!problem && size_bytes == 0)
-                problem = "a segment has at least one byte";
-        if (problem)
-                return fail_usage(ctl, "size \"%s\": %s", arguments[1], problem);
-        status = connect_to_daemon(ctl);
-        if (status != STATUS_DONE)
-                return status;
-
-        r = shmd_create(ctl->connection, arguments[0], size_bytes, SHMD_READ_WRITE | SHMD_EXCLUSIVE,
-                        &ctl->options.create, &segment);
-        if (r != 0)
-                return fail_shmd(ctl, r, "create", arguments[0]);
-        id = shmd_id(segment);
-        segment = shmd_close(segment); /* so that it does not show as a holder */
-        return show_created(ctl, id);
-}
+#include <inttypes.h>
+#include <string.h>
 
 /* --- by name or id, one after the other --- */
 
@@ -42,15 +18,21 @@ struct change {
         const char *action;
         by_name_function *by_name;
         by_id_function *by_id;
+        void (*explain)(struct ctl *ctl, const char *name_or_id, int error); /* NULL: the library says it all */
 };
 
 static int change_one(struct ctl *ctl, const struct change *change, const char *name_or_id, const void *what) {
-        int r = change->by_name(ctl, name_or_id, what);
+        int r = change->by_name(ctl, name_or_id, what), status;
         uint64_t id;
 
         if (r == -ENOENT && parse_id(name_or_id, &id))
                 r = change->by_id(ctl, id, what);
-        return r != 0 ? fail_shmd(ctl, r, change->action, name_or_id) : STATUS_DONE;
+        if (r == 0)
+                return STATUS_DONE;
+        status = fail_shmd(ctl, r, change->action, name_or_id);
+        if (change->explain)
+                change->explain(ctl, name_or_id, r);
+        return status;
 }
 
 static int change_each(struct ctl *ctl, const struct change *change, int n_names, char **names, const void *what) {
@@ -80,7 +62,7 @@ static int rm_by_id(struct ctl *ctl, uint64_t id, const void *what) {
 }
 
 int cmd_rm(struct ctl *ctl, int n_arguments, char **arguments) {
-        static const struct change change = { "remove", rm_by_name, rm_by_id };
+        static const struct change change = { "remove", rm_by_name, rm_by_id, NULL };
 
         return change_each(ctl, &change, n_arguments, arguments, NULL);
 }
@@ -105,7 +87,7 @@ static int chown_by_id(struct ctl *ctl, uint64_t id, const void *what) {
 }
 
 int cmd_chown(struct ctl *ctl, int n_arguments, char **arguments) {
-        static const struct change change = { "change the owner of", chown_by_name, chown_by_id };
+        static const struct change change = { "change the owner of", chown_by_name, chown_by_id, NULL };
         struct owner owner;
         const char *problem = parse_owner(arguments[0], &owner.uid, &owner.gid);
 
@@ -139,13 +121,103 @@ static int chmod_by_id(struct ctl *ctl, uint64_t id, const void *what) {
 }
 
 int cmd_chmod(struct ctl *ctl, int n_arguments, char **arguments) {
-        static const struct change change = { "change the mode of", chmod_by_name, chmod_by_id };
+        static const struct change change = { "change the mode of", chmod_by_name, chmod_by_id, NULL };
         uint32_t mode;
         const char *problem = parse_mode_change(arguments[0], 0, &mode);
 
         if (problem)
                 return fail_usage(ctl, "mode \"%s\": %s", arguments[0], problem);
         return change_each(ctl, &change, n_arguments - 1, arguments + 1, arguments[0]);
+}
+
+/* --- resize, lifetime: one segment --- */
+
+static int resize_by_name(struct ctl *ctl, const char *name, const void *what) {
+        return shmd_resize(ctl->connection, name, *(const uint64_t *) what);
+}
+
+static int resize_by_id(struct ctl *ctl, uint64_t id, const void *what) {
+        return shmd_resize_id(ctl->connection, id, *(const uint64_t *) what);
+}
+
+int cmd_resize(struct ctl *ctl, int n_arguments, char **arguments) {
+        static const struct change change = { "resize", resize_by_name, resize_by_id, NULL };
+        uint64_t size_bytes;
+        const char *problem = parse_size(arguments[1], &size_bytes);
+
+        (void) n_arguments;
+        if (!problem && size_bytes == 0)
+                problem = "a segment has at least one byte";
+        if (problem)
+                return fail_usage(ctl, "size \"%s\": %s", arguments[1], problem);
+        return change_each(ctl, &change, 1, arguments, &size_bytes);
+}
+
+struct lifetime {
+        uint32_t lifetime;
+        uint64_t linger_usec;
+};
+
+static int lifetime_by_name(struct ctl *ctl, const char *name, const void *what) {
+        const struct lifetime *wanted = what;
+
+        return shmd_set_lifetime(ctl->connection, name, wanted->lifetime, wanted->linger_usec);
+}
+
+static int lifetime_by_id(struct ctl *ctl, uint64_t id, const void *what) {
+        const struct lifetime *wanted = what;
+
+        return shmd_set_lifetime_id(ctl->connection, id, wanted->lifetime, wanted->linger_usec);
+}
+
+int cmd_lifetime(struct ctl *ctl, int n_arguments, char **arguments) {
+        static const struct change change = { "change the lifetime of", lifetime_by_name, lifetime_by_id, NULL };
+        struct lifetime wanted;
+        const char *problem = parse_lifetime(arguments[1], &wanted.lifetime, &wanted.linger_usec);
+
+        (void) n_arguments;
+        if (problem)
+                return fail_usage(ctl, "lifetime \"%s\": %s", arguments[1], problem);
+        return change_each(ctl, &change, 1, arguments, &wanted);
+}
+
+/* --- freeze: whoever can still write it is told --- */
+
+static int freeze_by_name(struct ctl *ctl, const char *name, const void *what) {
+        (void) what;
+        return shmd_freeze(ctl->connection, name);
+}
+
+static int freeze_by_id(struct ctl *ctl, uint64_t id, const void *what) {
+        (void) what;
+        return shmd_freeze_id(ctl->connection, id);
+}
+
+static void tell_writers(struct ctl *ctl, const char *name_or_id, int error) {
+        struct mappers mappers;
+        struct shmd_stat stat;
+
+        if (error != -EBUSY || segment_stat(ctl, name_or_id, &stat) != 0)
+                return;
+        mappers_find(ctl, &stat, &mappers);
+        for (size_t i = 0; i < mappers.count; i++) {
+                const struct shmd_mapper *mapper = &mappers.items[i];
+
+                if (mapper->mapped && mapper->writable)
+                        fail("mapped writable by pid %" PRIu32 ", %s, user %s", mapper->pid, mapper->command,
+                             user_name(mapper->uid));
+        }
+        if (mappers.hidden > 0)
+                fail("there are %u processes that you may not look into", mappers.hidden);
+        if (mappers.error != 0)
+                fail("cannot look for who has it mapped: %s", strerror(-mappers.error));
+        mappers_done(&mappers);
+}
+
+int cmd_freeze(struct ctl *ctl, int n_arguments, char **arguments) {
+        static const struct change change = { "freeze", freeze_by_name, freeze_by_id, tell_writers };
+
+        return change_each(ctl, &change, n_arguments, arguments, NULL);
 }
 
 /* --- rename --- */

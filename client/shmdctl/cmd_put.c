@@ -167,23 +167,24 @@ static int fill(struct ctl *ctl, struct shmd_segment *segment, struct source *so
         return STATUS_DONE;
 }
 
-static int put(struct ctl *ctl, struct source *source, const char *name, uint64_t *ret_id) {
-        _cleanup_(segment_closep) struct shmd_segment *segment = NULL;
+static int publish(struct ctl *ctl, struct shmd_segment *segment, const char *name) {
+        int r = shmd_publish(segment, ctl->options.replace ? SHMD_REPLACE : 0);
+
+        return r != 0 ? fail_shmd(ctl, r, "publish", name) : STATUS_DONE;
+}
+
+/* Nobody sees it before all is in it; whatever goes wrong before that, nothing is left of it. */
+static int put(struct ctl *ctl, struct source *source, const char *name, struct shmd_segment **ret_segment) {
         int status, r;
 
-        r = shmd_create(ctl->connection, name, source->size, SHMD_READ_WRITE | SHMD_EXCLUSIVE, &ctl->options.create,
-                        &segment);
+        r = shmd_create(ctl->connection, name, source->size, SHMD_UNPUBLISHED | create_flags(ctl), &ctl->options.create,
+                        ret_segment);
         if (r != 0)
                 return fail_shmd(ctl, r, "create", name);
-        *ret_id = shmd_id(segment);
-        status = fill(ctl, segment, source, name);
-        if (status != STATUS_DONE || interrupt_pending()) {
-                /* By id: the name may be another one's by now. */
-                r = shmd_unlink_id(ctl->connection, *ret_id);
-                if (r != 0 && r != -ENOENT)
-                        fail_shmd(ctl, r, "remove the half-filled segment", name);
-        }
-        return status;
+        status = fill(ctl, *ret_segment, source, name);
+        if (status == STATUS_DONE && interrupt_pending())
+                status = STATUS_FAILED;
+        return status == STATUS_DONE ? publish(ctl, *ret_segment, name) : status;
 }
 
 /* Rather now than after a long pipe has been read. */
@@ -191,26 +192,43 @@ static int check_name_is_free(struct ctl *ctl, const char *name) {
         struct shmd_stat stat;
         int r = shmd_stat(ctl->connection, name, &stat);
 
-        if (r == 0)
+        if (r == 0 && !ctl->options.replace)
                 return fail("cannot create \"%s\": a segment of this name exists", name);
-        return r == -ENOENT ? STATUS_DONE : fail_shmd(ctl, r, "create", name);
+        return r == 0 || r == -ENOENT ? STATUS_DONE : fail_shmd(ctl, r, "create", name);
+}
+
+static int put_source(struct ctl *ctl, struct source *source, const char *path, const char *name,
+                      struct shmd_segment **ret_segment) {
+        int status = source_open(source, path);
+
+        if (status == STATUS_DONE)
+                status = connect_to_daemon(ctl);
+        if (status == STATUS_DONE)
+                status = check_name_is_free(ctl, name);
+        if (status == STATUS_DONE)
+                status = source_measure(source);
+        return status == STATUS_DONE ? put(ctl, source, name, ret_segment) : status;
+}
+
+/* From here on signals have nothing to do with the bytes any more. */
+static int finish(struct ctl *ctl, struct shmd_segment **segment) {
+        uint64_t id = shmd_id(*segment);
+
+        if (ctl->program)
+                return hold_run(ctl->program, *segment);
+        *segment = shmd_close(*segment); /* so that it does not show as a holder */
+        return show_quietly(ctl, id);
 }
 
 int cmd_put(struct ctl *ctl, int n_arguments, char **arguments) {
         _cleanup_(source_done) struct source source = { .fd = -EBADF };
-        uint64_t id = 0;
-        int status;
+        _cleanup_(segment_closep) struct shmd_segment *segment = NULL;
+        int status = create_check_lifetime(ctl);
 
+        if (status != STATUS_DONE)
+                return status;
         interrupt_catch();
-        status = source_open(&source, n_arguments > 1 ? arguments[1] : NULL);
-        if (status == STATUS_DONE)
-                status = connect_to_daemon(ctl);
-        if (status == STATUS_DONE)
-                status = check_name_is_free(ctl, arguments[0]);
-        if (status == STATUS_DONE)
-                status = source_measure(&source);
-        if (status == STATUS_DONE)
-                status = put(ctl, &source, arguments[0], &id);
+        status = put_source(ctl, &source, n_arguments > 1 ? arguments[1] : NULL, arguments[0], &segment);
         interrupt_deliver();
-        return status == STATUS_DONE ? show_created(ctl, id) : status;
+        return status == STATUS_DONE ? finish(ctl, &segment) : status;
 }

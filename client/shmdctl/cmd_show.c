@@ -3,21 +3,74 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <libsmartcols.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 static const char *access_name(const struct shmd_holder *holder) {
         return holder->write ? "rw" : "ro";
 }
 
+/* --- who holds it, and who really has it --- */
+
+struct users {
+        struct shmd_holder *holders;
+        size_t n_holders;
+        size_t capacity;
+        bool hidden; /* the caller may not know the holders */
+        struct mappers mappers;
+};
+
+static void users_done(struct users *users) {
+        free(users->holders);
+        mappers_done(&users->mappers);
+}
+
+static int visit_holder(const struct shmd_holder *holder, void *userdata) {
+        struct users *users = userdata;
+
+        if (users->n_holders == users->capacity) {
+                users->capacity = MAX(2 * users->capacity, (size_t) 16);
+                users->holders = reallocarray(users->holders, users->capacity, sizeof(*holder));
+                if (!users->holders)
+                        fail_memory();
+        }
+        users->holders[users->n_holders++] = *holder;
+        return 0;
+}
+
+static int users_find(struct ctl *ctl, const struct shmd_stat *stat, struct users *users) {
+        int r = shmd_holders(ctl->connection, stat->id, visit_holder, users);
+
+        users->hidden = r == -EPERM;
+        if (r != 0 && r != -EPERM)
+                return fail_shmd(ctl, r, "show the holders of", stat->name);
+        mappers_find(ctl, stat, &users->mappers);
+        return STATUS_DONE;
+}
+
+static bool is_holder(const struct users *users, uint32_t pid) {
+        for (size_t i = 0; i < users->n_holders; i++) {
+                if (users->holders[i].pid == pid)
+                        return true;
+        }
+        return false;
+}
+
+/* What a holder does with it: an access, "-" for nothing, "?" where that is not known. */
+static const char *holder_use(const struct users *users, const struct shmd_holder *holder) {
+        const struct shmd_mapper *mapper = holder->pid > 0 ? mappers_get(&users->mappers, holder->pid) : NULL;
+
+        if (mapper)
+                return mapper_access(mapper);
+        return holder->pid == 0 || users->mappers.hidden > 0 || users->mappers.error != 0 ? "?" : "-";
+}
+
 /* --- as JSON --- */
 
-static int visit_json(const struct shmd_holder *holder, void *userdata) {
-        struct json_object *holders = userdata, *object = json_object_new_object();
+static struct json_object *holder_to_json(const struct shmd_holder *holder) {
+        struct json_object *object = json_new_object();
 
-        if (!object)
-                return -ENOMEM;
         json_add_number(object, "pid", holder->pid);
         json_add_number(object, "uid", holder->uid);
         json_add_number(object, "gid", holder->gid);
@@ -27,29 +80,42 @@ static int visit_json(const struct shmd_holder *holder, void *userdata) {
         json_add_number(object, "count", holder->count);
         json_add_bool(object, "detached", holder->detached);
         json_add_number(object, "since_usec", holder->since_usec);
-        return json_object_array_add(holders, object) < 0 ? -ENOMEM : 0;
+        return object;
 }
 
-static int show_json(struct ctl *ctl, const struct shmd_stat *stat) {
-        struct json_object *object = segment_to_json(stat), *holders = json_object_new_array();
-        int r;
+static struct json_object *mapper_to_json(const struct shmd_mapper *mapper, bool known) {
+        struct json_object *object = json_new_object();
 
-        if (!holders)
-                fail_memory();
-        r = shmd_holders(ctl->connection, stat->id, visit_json, holders);
-        if (r != 0 && r != -EPERM)
-                return fail_shmd(ctl, r, "show the holders of", stat->name);
+        json_add_number(object, "pid", mapper->pid);
+        json_add_number(object, "uid", mapper->uid);
+        json_add_string(object, "command", mapper->command);
+        json_add_string(object, "access", mapper_access(mapper));
+        json_add_bool(object, "known", known);
+        return object;
+}
 
+static int show_json(const struct shmd_stat *stat, const struct users *users) {
+        struct json_object *object = segment_to_json(stat), *holders = json_new_array(), *mappers = json_new_array();
+
+        for (size_t i = 0; i < users->n_holders; i++)
+                json_append(holders, holder_to_json(&users->holders[i]));
+        for (size_t i = 0; i < users->mappers.count; i++) {
+                const struct shmd_mapper *mapper = &users->mappers.items[i];
+
+                json_append(mappers, mapper_to_json(mapper, is_holder(users, mapper->pid)));
+        }
         json_add_number(object, "holder_count", stat->holders);
-        json_add_bool(object, "holders_hidden", r == -EPERM);
+        json_add_bool(object, "holders_hidden", users->hidden);
         json_add(object, "holders", holders); /* an array here, where list has their number */
+        json_add_number(object, "mappers_hidden", users->mappers.hidden);
+        json_add(object, "mappers", mappers);
         return json_print(object);
 }
 
 /* --- as text --- */
 
 static void print_field(const char *key, const char *value) {
-        printf("%-10s ", key);
+        printf("%-11s ", key);
         print_escaped(stdout, value);
         putchar('\n');
 }
@@ -57,7 +123,7 @@ static void print_field(const char *key, const char *value) {
 static void print_size_field(const char *key, uint64_t bytes) {
         char text[TEXT_SIZE_MAX];
 
-        printf("%-10s %s", key, format_size(bytes, false, text));
+        printf("%-11s %s", key, format_size(bytes, false, text));
         if (bytes >= 1024)
                 printf(" (%" PRIu64 " bytes)", bytes);
         putchar('\n');
@@ -67,7 +133,7 @@ static void print_time_field(const char *key, uint64_t usec) {
         char at[TEXT_SIZE_MAX], ago[TEXT_SIZE_MAX];
 
         if (usec > 0)
-                printf("%-10s %s (%s ago)\n", key, format_time(usec, at), format_age(usec, ago));
+                printf("%-11s %s (%s ago)\n", key, format_time(usec, at), format_age(usec, ago));
 }
 
 static void print_id_field(const char *key, const char *name, uint32_t id) {
@@ -83,82 +149,152 @@ static void print_mode_field(uint32_t mode) {
         for (unsigned i = 0; i < 9; i++)
                 letters[i] = mode & (0400u >> i) ? "rwx"[i % 3] : '-';
         letters[9] = 0;
-        printf("%-10s %04" PRIo32 " (%s)\n", "mode:", mode, letters);
+        printf("%-11s %04" PRIo32 " (%s)\n", "mode:", mode, letters);
 }
 
-static void print_creator_field(const struct shmd_stat *stat) {
-        char text[512];
+static void print_creator_fields(const struct shmd_stat *stat) {
+        char text[TEXT_CREATOR_MAX];
 
         if (stat->creator_pid == 0 && !stat->creator_command[0])
                 return;
-        snprintf(text, sizeof(text), "%s, pid %" PRIu32 ", user %s%s%s",
-                 stat->creator_command[0] ? stat->creator_command : "?", stat->creator_pid,
-                 user_name(stat->creator_uid), stat->creator_unit[0] ? ", " : "", stat->creator_unit);
-        print_field("creator:", text);
+        print_field("creator:", segment_creator(stat, text));
+        if (stat->creator_executable[0])
+                print_field("executable:", stat->creator_executable);
+}
+
+static void print_backing_field(const struct shmd_stat *stat) {
+        char pages[TEXT_SIZE_MAX];
+
+        printf("%-11s %s", "backing:", segment_backing(stat));
+        if (stat->page_bytes)
+                printf(", pages of %s", format_size(stat->page_bytes, false, pages));
+        fputs(stat->resizable ? ", resizable" : "", stdout);
+        fputs(stat->single_writer ? ", written by its creator alone" : "", stdout);
+        fputs(stat->posix ? ", open to ftruncate (shm_open)" : "", stdout);
+        putchar('\n');
+        if (stat->truncated)
+                puts("            somebody has made the file shorter: access beyond its end raises SIGBUS");
+        if (stat->inode)
+                printf("%-11s device %u:%u, inode %" PRIu64 "\n", "memory:", major(stat->device), minor(stat->device),
+                       stat->inode);
 }
 
 static void print_fields(const struct shmd_stat *stat) {
         char text[TEXT_LABELS_MAX];
 
         print_field("name:", stat->name);
-        printf("%-10s %" PRIu64 "\n", "id:", stat->id);
+        printf("%-11s %" PRIu64 "\n", "id:", stat->id);
         print_size_field("size:", stat->size_bytes);
+        if (stat->resizable)
+                print_size_field("maximum:", stat->maximum_bytes);
         print_size_field("resident:", stat->resident_bytes);
         print_id_field("owner:", user_name(stat->uid), stat->uid);
         print_id_field("group:", group_name(stat->gid), stat->gid);
         print_mode_field(stat->mode);
         print_field("lifetime:", segment_lifetime(stat, text));
         print_field("state:", segment_state(stat));
-        printf("%-10s %s%s\n", "backing:", segment_backing(stat), stat->posix ? ", open to ftruncate (shm_open)" : "");
+        print_backing_field(stat);
         print_time_field("created:", stat->created_usec);
         print_time_field("opened:", stat->opened_usec);
         print_time_field("idle:", stat->idle_usec);
-        print_creator_field(stat);
+        print_creator_fields(stat);
         if (stat->labels[0])
                 print_field("labels:", segment_labels(stat, ' ', text));
-        printf("%-10s %" PRIu32 "%s\n", "holders:", stat->holders,
+        printf("%-11s %" PRIu32 "%s\n", "holders:", stat->holders,
                stat->unknown_holder ? ", one of them not known: open or mapped outside any connection" : "");
 }
 
-enum { HOLDER_COLUMNS = 7 };
+struct heading {
+        const char *text;
+        int flags;
+};
 
-static int visit_row(const struct shmd_holder *holder, void *userdata) {
+static struct libscols_table *new_table(const struct ctl *ctl, size_t n_columns, const struct heading *columns) {
+        struct libscols_table *table = table_new(ctl);
+
+        for (size_t i = 0; i < n_columns; i++)
+                table_add_column(table, columns[i].text, columns[i].flags);
+        return table;
+}
+
+static void add_holder(struct libscols_table *table, const struct users *users, const struct shmd_holder *holder) {
         char pid[TEXT_SIZE_MAX] = "-", count[TEXT_SIZE_MAX], since[TEXT_SIZE_MAX], access[TEXT_SIZE_MAX];
-        const char *cells[HOLDER_COLUMNS] = { pid, user_name(holder->uid), holder->command, holder->unit, access, count,
-                                              since };
+        const char *cells[] = { pid,    user_name(holder->uid),    holder->command, holder->unit,
+                                access, holder_use(users, holder), count,           since };
 
         if (holder->pid > 0) /* else it is not of the daemon's pid namespace */
                 snprintf(pid, sizeof(pid), "%" PRIu32, holder->pid);
         snprintf(count, sizeof(count), "%" PRIu32, holder->count);
         snprintf(access, sizeof(access), "%s%s", access_name(holder), holder->detached ? ", detached" : "");
         format_age(holder->since_usec, since);
-        table_add_row(userdata, HOLDER_COLUMNS, cells);
-        return 0;
+        table_add_row(table, ELEMENTSOF(cells), cells);
 }
 
-static int show_text(struct ctl *ctl, const struct shmd_stat *stat) {
-        static const struct {
-                const char *heading;
-                int flags;
-        } columns[HOLDER_COLUMNS] = {
-                { "PID", SCOLS_FL_RIGHT }, { "USER", 0 },   { "COMMAND", 0 }, { "UNIT", SCOLS_FL_TRUNC },
-                { "ACCESS", 0 },           { "COUNT", SCOLS_FL_RIGHT }, { "SINCE", SCOLS_FL_RIGHT },
+static int print_holders(const struct ctl *ctl, const struct users *users) {
+        static const struct heading columns[] = {
+                { "PID", SCOLS_FL_RIGHT }, { "USER", 0 },   { "COMMAND", 0 },              { "UNIT", SCOLS_FL_TRUNC },
+                { "ACCESS", 0 },           { "MAPPED", 0 }, { "COUNT", SCOLS_FL_RIGHT }, { "SINCE", SCOLS_FL_RIGHT },
         };
-        struct libscols_table *table = table_new(ctl);
-        int r;
+        struct libscols_table *table = new_table(ctl, ELEMENTSOF(columns), columns);
 
-        for (size_t i = 0; i < HOLDER_COLUMNS; i++)
-                table_add_column(table, columns[i].heading, columns[i].flags);
-        r = shmd_holders(ctl->connection, stat->id, visit_row, table);
-        if (r != 0 && r != -EPERM)
-                return fail_shmd(ctl, r, "show the holders of", stat->name);
-
-        print_fields(stat);
-        if (r == -EPERM && stat->holders > 0)
-                puts("(who they are is shown to the owner and to administrators)");
-        if (!scols_table_is_empty(table))
+        for (size_t i = 0; i < users->n_holders; i++)
+                add_holder(table, users, &users->holders[i]);
+        if (users->n_holders > 0)
                 putchar('\n');
         return table_print(table);
+}
+
+static void add_stranger(struct libscols_table *table, const struct shmd_mapper *mapper) {
+        char pid[TEXT_SIZE_MAX];
+        const char *cells[] = { pid, user_name(mapper->uid), mapper->command, mapper_access(mapper) };
+
+        snprintf(pid, sizeof(pid), "%" PRIu32, mapper->pid);
+        table_add_row(table, ELEMENTSOF(cells), cells);
+}
+
+/* Those that have it without a connection of their own; all that are seen, where the holders are not. */
+static int print_strangers(const struct ctl *ctl, const struct users *users) {
+        static const struct heading columns[] = {
+                { "PID", SCOLS_FL_RIGHT }, { "USER", 0 }, { "COMMAND", 0 }, { "MAPPED", 0 }
+        };
+        struct libscols_table *table = new_table(ctl, ELEMENTSOF(columns), columns);
+
+        for (size_t i = 0; i < users->mappers.count; i++) {
+                if (!is_holder(users, users->mappers.items[i].pid))
+                        add_stranger(table, &users->mappers.items[i]);
+        }
+        if (!scols_table_is_empty(table))
+                puts("\nOpen or mapped, as /proc shows it, without a connection that holds it:");
+        return table_print(table);
+}
+
+static void print_gaps(const struct shmd_stat *stat, const struct users *users) {
+        if (users->hidden && stat->holders > 0)
+                puts("(who they are is shown to the owner and to administrators)");
+        if (stat->unknown_holder && users->mappers.hidden > 0)
+                printf("(there are %u processes that you may not look into)\n", users->mappers.hidden);
+        if (users->mappers.error != 0)
+                printf("(cannot look for who has it mapped: %s)\n", strerror(-users->mappers.error));
+}
+
+static int show_text(const struct ctl *ctl, const struct shmd_stat *stat, const struct users *users) {
+        int status;
+
+        print_fields(stat);
+        print_gaps(stat, users);
+        status = print_holders(ctl, users);
+        return status == STATUS_DONE ? print_strangers(ctl, users) : status;
+}
+
+/* --- both --- */
+
+static int show(struct ctl *ctl, const struct shmd_stat *stat) {
+        _cleanup_(users_done) struct users users = { 0 };
+        int status = users_find(ctl, stat, &users);
+
+        if (status != STATUS_DONE)
+                return status;
+        return ctl->options.json ? show_json(stat, &users) : show_text(ctl, stat, &users);
 }
 
 int cmd_show(struct ctl *ctl, int n_arguments, char **arguments) {
@@ -170,17 +306,15 @@ int cmd_show(struct ctl *ctl, int n_arguments, char **arguments) {
         if (status != STATUS_DONE)
                 return status;
         r = segment_stat(ctl, arguments[0], &stat);
-        if (r != 0)
-                return fail_shmd(ctl, r, "show", arguments[0]);
-        return ctl->options.json ? show_json(ctl, &stat) : show_text(ctl, &stat);
+        return r != 0 ? fail_shmd(ctl, r, "show", arguments[0]) : show(ctl, &stat);
 }
 
-int show_created(struct ctl *ctl, uint64_t id) {
+int show_quietly(struct ctl *ctl, uint64_t id) {
         struct shmd_stat stat;
         int r;
 
         if (!ctl->options.json)
                 return STATUS_DONE;
         r = shmd_stat_id(ctl->connection, id, &stat);
-        return r != 0 ? fail_shmd(ctl, r, "show what was created", NULL) : show_json(ctl, &stat);
+        return r != 0 ? fail_shmd(ctl, r, "show what was created", NULL) : show(ctl, &stat);
 }

@@ -2,7 +2,6 @@
 #include "shmdctl.h"
 
 #include <inttypes.h>
-#include <json-c/json.h>
 #include <libsmartcols.h>
 
 /* Zero and the greatest number mean that there is no limit. */
@@ -28,16 +27,8 @@ static void account_rows(const struct shmd_status *status, struct account_row ro
 
 /* --- as JSON --- */
 
-static struct json_object *new_object(void) {
-        struct json_object *object = json_object_new_object();
-
-        if (!object)
-                fail_memory();
-        return object;
-}
-
 static struct json_object *use_to_json(const struct shmd_use *use) {
-        struct json_object *object = new_object();
+        struct json_object *object = json_new_object();
 
         json_add_number(object, "used", use->used);
         if (is_limited(use))
@@ -48,7 +39,7 @@ static struct json_object *use_to_json(const struct shmd_use *use) {
 }
 
 static struct json_object *account_to_json(const struct shmd_status *status) {
-        struct json_object *object = new_object();
+        struct json_object *object = json_new_object();
         struct account_row rows[ACCOUNT_ROWS];
 
         account_rows(status, rows);
@@ -58,7 +49,7 @@ static struct json_object *account_to_json(const struct shmd_status *status) {
 }
 
 static int print_json(struct ctl *ctl, const struct shmd_status *status) {
-        struct json_object *object = new_object();
+        struct json_object *object = json_new_object();
         char instance[TEXT_SIZE_MAX];
 
         snprintf(instance, sizeof(instance), "%016" PRIx64, status->instance);

@@ -12,40 +12,67 @@
 #include <string.h>
 #include <unistd.h>
 
+#define LIFETIMES_HELP                                                                                       \
+        "Lifetimes: persist, until rm; holders, until its last holder has gone; linger=SECONDS, so long after\n" \
+        "that; creator, until the connection that made it ends.\n"
+#define SIZES_HELP "SIZE is in bytes, or with K, M, G, T in powers of 1024: 64K, 200M, 2G.\n"
+#define PROGRAM_HELP                                                                                       \
+        "A program after -- runs with the segment held, as with hold. Without one, the lifetimes holders and\n" \
+        "creator would end with this command, and are refused.\n"
+
 static const struct command commands[] = {
         { "list", "[PREFIX]", "segments whose names begin with PREFIX, or all",
           "--json tells everything of each, whatever the columns.\n", OPTION_COLUMNS | OPTION_ALL | OPTION_BYTES, 0, 1,
-          false, cmd_list },
-        { "show", "NAME|ID", "everything about one, and who holds it",
-          "Holders are shown to the segment's owner and to administrators.\n", 0, 1, 1, false, cmd_show },
-        { "create", "NAME SIZE", "make a segment of zeros",
-          "SIZE is in bytes, or with K, M, G, T in powers of 1024: 64K, 200M, 2G.\n"
-          "Fails if NAME exists. The lifetimes \"holders\" and \"creator\" would end with this command: they are\n"
-          "for programs.\n",
-          OPTIONS_CREATE, 2, 2, false, cmd_create },
-        { "put", "NAME [FILE]", "make a segment of a file's or standard input's bytes",
-          "Fails if NAME exists. What has no size of its own, such as a pipe, is first read into memory as a whole.\n"
-          "If anything fails, no segment is left. While it is being filled others can open it already.\n",
-          OPTIONS_CREATE, 1, 2, false, cmd_put },
-        { "cat", "NAME|ID", "write a segment's bytes to standard output", NULL, 0, 1, 1, false, cmd_cat },
+          PROGRAM_NONE, cmd_list },
+        { "show", "NAME|ID", "everything about one, who holds it and who has it mapped",
+          "Holders are shown to the segment's owner and to administrators. MAPPED is what /proc shows: rw, ro, open\n"
+          "for a descriptor alone, - for neither, ? where you may not look.\n",
+          0, 1, 1, PROGRAM_NONE, cmd_show },
+        { "create", "NAME [SIZE] [-- PROGRAM...]", "make a segment of zeros, or of a file",
+          SIZES_HELP "Fails if NAME exists. With --file no SIZE is given.\n" LIFETIMES_HELP PROGRAM_HELP,
+          OPTIONS_CREATE | OPTION_FILE | OPTION_READ_ONLY, 1, 2, PROGRAM_MAY, cmd_create },
+        { "put", "NAME [FILE] [-- PROGRAM...]", "make a segment of a file's or standard input's bytes",
+          "Nobody sees it before all is in it; if anything fails, nothing is left of it. Fails if NAME exists, but\n"
+          "with --replace, where who opens NAME gets the old segment or the new one. What has no size of its own,\n"
+          "such as a pipe, is first read into memory as a whole.\n" LIFETIMES_HELP PROGRAM_HELP,
+          OPTIONS_CREATE | OPTION_REPLACE, 1, 2, PROGRAM_MAY, cmd_put },
+        { "cat", "NAME|ID", "write a segment's bytes to standard output", NULL, 0, 1, 1, PROGRAM_NONE, cmd_cat },
         { "dump", "NAME|ID", "show a segment's bytes in hexadecimal and as text",
           "BYTES as SIZE of create, or as 0x1000. Lines equal to the one before are shown as one *.\n",
-          OPTION_OFFSET | OPTION_LENGTH, 1, 1, false, cmd_dump },
+          OPTION_OFFSET | OPTION_LENGTH, 1, 1, PROGRAM_NONE, cmd_dump },
+        { "resize", "NAME|ID SIZE", "change the size of a segment made with --maximum",
+          SIZES_HELP "Takes write permission. What is cut off is zeros if it ever comes back.\n", 0, 2, 2, PROGRAM_NONE,
+          cmd_resize },
+        { "lifetime", "NAME|ID LIFETIME", "change when a name goes by itself", LIFETIMES_HELP, 0, 2, 2, PROGRAM_NONE,
+          cmd_lifetime },
+        { "freeze", "NAME|ID...", "make segments immutable, for everybody and for ever",
+          "Fails as long as anybody has one mapped writable, and says who.\n", 0, 1, -1, PROGRAM_NONE, cmd_freeze },
         { "chmod", "MODE NAME|ID...", "change permission bits",
           "MODE as for chmod(1): octal as in 0640, or changes as in u=rw,g+r,o-rw. Write a-w, not -w.\n"
           "Who holds a segment already is not concerned.\n",
-          0, 2, -1, false, cmd_chmod },
+          0, 2, -1, PROGRAM_NONE, cmd_chmod },
         { "chown", "[OWNER][:GROUP] NAME|ID...", "change owner or group",
-          "Names or numbers; \"OWNER:\" stands for the owner's own group too.\n", 0, 2, -1, false, cmd_chown },
-        { "rename", "NAME|ID NEW-NAME", "give a segment another name", "Fails if NEW-NAME exists.\n", 0, 2, 2, false,
-          cmd_rename },
-        { "rm", "NAME|ID...", "take names away; the memory goes with the last holder", NULL, 0, 1, -1, false, cmd_rm },
-        { "hold", "NAME|ID -- PROGRAM [ARGUMENT...]", "run a program with a segment held",
-          "The program finds the number of the segment's descriptor in $SHMD_FD and its size in $SHMD_SIZE.\n"
-          "The exit status is the program's: 128 and the signal's number if a signal killed it, 127 if there\n"
-          "is no such program, 126 if it can't be run; that of shmdctl if the segment can't be held.\n",
-          OPTION_RW, 1, 1, true, cmd_hold },
-        { "status", "", "the daemon, its totals, your own use and limits", NULL, OPTION_BYTES, 0, 0, false,
+          "Names or numbers; \"OWNER:\" stands for the owner's own group too.\n", 0, 2, -1, PROGRAM_NONE, cmd_chown },
+        { "rename", "NAME|ID NEW-NAME", "give a segment another name", "Fails if NEW-NAME exists.\n", 0, 2, 2,
+          PROGRAM_NONE, cmd_rename },
+        { "rm", "NAME|ID...", "take names away; the memory goes with the last holder", NULL, 0, 1, -1, PROGRAM_NONE,
+          cmd_rm },
+        { "hold", "NAME|ID -- PROGRAM...", "run a program with a segment held",
+          "The program finds the number of the segment's descriptor in $SHMD_FD, its size in $SHMD_SIZE, and how\n"
+          "much of it can be mapped in $SHMD_MAXIMUM. The exit status is the program's: 128 and the signal's number\n"
+          "if a signal killed it, 127 if there is no such program, 126 if it can't be run; that of shmdctl if the\n"
+          "segment can't be held.\n",
+          OPTION_RW, 1, 1, PROGRAM_MUST, cmd_hold },
+        { "wait", "NAME", "wait until a name is published",
+          "Takes read permission. Prints nothing, or with --json what show would.\n", OPTION_TIMEOUT, 1, 1, PROGRAM_NONE,
+          cmd_wait },
+        { "watch", "[PREFIX]", "tell what happens to segments whose names begin with PREFIX, or all",
+          "A line for each event, at once; --json: an object a line. Events: created, published, frozen, resized,\n"
+          "renamed, unlinked, freed; present and snapshot-end of a snapshot, which --count does not count; and lost\n"
+          "where some are missing: then a snapshot follows. Ends well if interrupted or when the time is over, which\n"
+          "before --count events is a failure.\n",
+          OPTION_SNAPSHOT | OPTION_COUNT | OPTION_TIMEOUT | OPTION_BYTES, 0, 1, PROGRAM_NONE, cmd_watch },
+        { "status", "", "the daemon, its totals, your own use and limits", NULL, OPTION_BYTES, 0, 0, PROGRAM_NONE,
           cmd_status },
 };
 
@@ -161,19 +188,21 @@ static int check_arguments(const struct ctl *ctl, int n_arguments, char **argume
         const struct command *command = ctl->command;
 
         if (command->arguments_max >= 0 && n_arguments > command->arguments_max) {
-                if (command->runs_program && !ctl->program)
+                if (command->program == PROGRAM_MUST && !ctl->program)
                         return fail_usage(ctl, "\"--\" is missing before \"%s\"", arguments[command->arguments_max]);
                 return fail_usage(ctl, "too many arguments: \"%s\"", arguments[command->arguments_max]);
         }
-        if (n_arguments < command->arguments_min || (command->runs_program && (!ctl->program || !ctl->program[0])))
+        if (n_arguments < command->arguments_min || (command->program == PROGRAM_MUST && !ctl->program))
                 return fail_usage(ctl, "%s needs %s", command->name, command->arguments);
+        if (ctl->program && !ctl->program[0])
+                return fail_usage(ctl, "the program is missing after \"--\"");
         return STATUS_DONE;
 }
 
 static int run_command(struct ctl *ctl, int n_words, char **words) {
         int status, parsed;
 
-        if (ctl->command->runs_program)
+        if (ctl->command->program != PROGRAM_NONE)
                 n_words = split_program(ctl, n_words, words);
         parsed = options_parse(ctl, n_words, words, OPTIONS_GLOBAL | ctl->command->options, false);
         if (parsed < 0)
@@ -230,7 +259,7 @@ static void choose_locale(void) {
 }
 
 int main(int argc, char **argv) {
-        struct ctl ctl = { 0 };
+        struct ctl ctl = { .options.timeout_usec = UINT64_MAX };
         int status;
 
         fill_standard_descriptors();

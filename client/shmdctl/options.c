@@ -8,6 +8,9 @@
 #include <getopt.h>
 #include <string.h>
 
+#define HUGE_PAGE_BYTES (UINT64_C(1) << 21)
+#define GIGANTIC_PAGE_BYTES (UINT64_C(1) << 30)
+
 /* --- what they do: each gives 0, or -1 after telling what is wrong --- */
 
 static int set_socket(struct ctl *ctl, const char *argument) {
@@ -62,6 +65,43 @@ static int set_label(struct ctl *ctl, const char *argument) {
         return problem ? complain(ctl, "--label", argument, problem) : 0;
 }
 
+static int set_maximum(struct ctl *ctl, const char *argument) {
+        uint64_t *maximum = &ctl->options.create.maximum_bytes;
+        const char *problem = parse_size(argument, maximum);
+
+        /* Zero stands for none in shmd.h. */
+        if (!problem && *maximum == 0)
+                problem = "a segment has at least one byte";
+        return problem ? complain(ctl, "--maximum", argument, problem) : 0;
+}
+
+static int set_huge(struct ctl *ctl, const char *argument) {
+        uint64_t bytes = HUGE_PAGE_BYTES;
+        const char *problem = argument ? parse_size(argument, &bytes) : NULL;
+
+        if (!problem && bytes != HUGE_PAGE_BYTES && bytes != GIGANTIC_PAGE_BYTES)
+                problem = "huge pages are of 2M or 1G";
+        ctl->options.create.page_bytes = bytes;
+        return problem ? complain(ctl, "--huge", argument, problem) : 0;
+}
+
+static int set_file(struct ctl *ctl, const char *argument) {
+        ctl->options.file_path = argument;
+        return 0;
+}
+
+static int set_timeout(struct ctl *ctl, const char *argument) {
+        const char *problem = parse_seconds(argument, &ctl->options.timeout_usec);
+
+        return problem ? complain(ctl, "--timeout", argument, problem) : 0;
+}
+
+static int set_count(struct ctl *ctl, const char *argument) {
+        if (!parse_id(argument, &ctl->options.count) || ctl->options.count == 0)
+                return complain(ctl, "--count", argument, "not a number from 1 on");
+        return 0;
+}
+
 static int set_offset(struct ctl *ctl, const char *argument) {
         const char *problem = parse_size(argument, &ctl->options.offset_bytes);
 
@@ -80,7 +120,7 @@ static int set_length(struct ctl *ctl, const char *argument) {
 struct option_row {
         const char *name;
         char letter;          /* 0: none */
-        const char *argument; /* NULL: takes none */
+        const char *argument; /* NULL: takes none; in brackets: may be left out */
         const char *help;
         int (*set)(struct ctl *ctl, const char *argument);
         size_t flag; /* without a function: the bool in struct options that it sets */
@@ -99,15 +139,23 @@ static const struct option_row rows[] = {
         { "version", 'V', NULL, "print the version", FLAG(version) },
 
         { "columns", 'o', "COLUMNS", "what to show, separated by commas; +COLUMNS: besides the default", .set = set_columns },
-        { "all", 'a', NULL, "also segments that have lost their names and are still held", FLAG(all) },
+        { "all", 'a', NULL, "also segments without a name: unlinked and still held, or not yet published", FLAG(all) },
         { "bytes", 'b', NULL, "sizes exactly, in bytes", FLAG(bytes) },
         { "mode", 'm', "MODE", "permission bits in octal, less the umask (default: 0600)", .set = set_mode },
-        { "lifetime", 0, "LIFETIME", "persist: until rm (default); linger=SECONDS: so long after its last holder",
-          .set = set_lifetime },
+        { "lifetime", 0, "LIFETIME", "persist (default), linger=SECONDS, holders or creator", .set = set_lifetime },
         { "label", 'l', "KEY=VALUE", "a label; may be given several times", .set = set_label },
+        { "maximum", 0, "SIZE", "resizable up to so much, all of which is charged", .set = set_maximum },
+        { "huge", 0, "[=2M|1G]", "of huge pages (default: 2M); sizes are rounded up to them", .set = set_huge },
+        { "prealloc", 0, NULL, "all its pages are there from the beginning, or it fails", FLAG(preallocate) },
+        { "file", 0, "PATH", "of that regular file, as large as it is", .set = set_file },
+        { "read-only", 0, NULL, "nobody can write it; needs no write permission for the file", FLAG(read_only) },
+        { "replace", 0, NULL, "take the name from a segment that has it, in the same step", FLAG(replace) },
         { "offset", 0, "BYTES", "begin there", .set = set_offset },
         { "length", 'n', "BYTES", "no more than so many bytes", .set = set_length },
         { "rw", 0, NULL, "hold it read-write, not read-only", FLAG(read_write) },
+        { "timeout", 0, "SECONDS", "no longer than that", .set = set_timeout },
+        { "snapshot", 0, NULL, "begin with what is there already, then a mark", FLAG(snapshot) },
+        { "count", 'c', "N", "end after so many events", .set = set_count },
 };
 
 enum { LONG_OPTION = 0x100 };
@@ -118,6 +166,12 @@ struct parser {
         char letters[2 * ELEMENTSOF(rows) + 3];
         struct option options[ELEMENTSOF(rows) + 1];
 };
+
+static int argument_kind(const struct option_row *row) {
+        if (!row->argument)
+                return no_argument;
+        return row->argument[0] == '[' ? optional_argument : required_argument;
+}
 
 static void parser_init(struct parser *parser, unsigned set, bool in_order) {
         char *letter = parser->letters;
@@ -131,7 +185,7 @@ static void parser_init(struct parser *parser, unsigned set, bool in_order) {
                         continue;
                 *option++ = (struct option) {
                         .name = rows[i].name,
-                        .has_arg = rows[i].argument ? required_argument : no_argument,
+                        .has_arg = argument_kind(&rows[i]),
                         .val = LONG_OPTION + (int) i,
                 };
                 if (rows[i].letter)
@@ -202,8 +256,8 @@ void options_print_help(FILE *file, unsigned set) {
                         continue;
                 if (rows[i].letter)
                         snprintf(letter, sizeof(letter), "-%c, ", rows[i].letter);
-                snprintf(text, sizeof(text), "%s--%s%s%s", letter, rows[i].name, rows[i].argument ? " " : "",
-                         rows[i].argument ? rows[i].argument : "");
+                snprintf(text, sizeof(text), "%s--%s%s%s", letter, rows[i].name,
+                         argument_kind(&rows[i]) == required_argument ? " " : "", rows[i].argument ? rows[i].argument : "");
                 fprintf(file, "  %-25s  %s\n", text, rows[i].help);
         }
 }

@@ -63,15 +63,28 @@ int table_print(struct libscols_table *table) {
 
 /* --- JSON --- */
 
-void json_add(struct json_object *object, const char *key, struct json_object *value) {
-        if (json_object_object_add(object, key, value) < 0)
-                fail_memory();
-}
-
 static struct json_object *json_checked(struct json_object *value) {
         if (!value)
                 fail_memory();
         return value;
+}
+
+struct json_object *json_new_object(void) {
+        return json_checked(json_object_new_object());
+}
+
+struct json_object *json_new_array(void) {
+        return json_checked(json_object_new_array());
+}
+
+void json_append(struct json_object *array, struct json_object *value) {
+        if (json_object_array_add(array, value) < 0)
+                fail_memory();
+}
+
+void json_add(struct json_object *object, const char *key, struct json_object *value) {
+        if (json_object_object_add(object, key, value) < 0)
+                fail_memory();
 }
 
 void json_add_string(struct json_object *object, const char *key, const char *value) {
@@ -89,8 +102,8 @@ void json_add_bool(struct json_object *object, const char *key, bool value) {
         json_add(object, key, json_checked(json_object_new_boolean(value)));
 }
 
-int json_print(struct json_object *document) {
-        const char *text = json_object_to_json_string_ext(document, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+static int print_document(struct json_object *document, int flags) {
+        const char *text = json_object_to_json_string_ext(document, flags | JSON_C_TO_STRING_SPACED |
                                                                              JSON_C_TO_STRING_NOSLASHESCAPE);
 
         if (!text)
@@ -101,6 +114,14 @@ int json_print(struct json_object *document) {
         return STATUS_DONE;
 }
 
+int json_print(struct json_object *document) {
+        return print_document(document, JSON_C_TO_STRING_PRETTY);
+}
+
+int json_print_line(struct json_object *document) {
+        return print_document(document, JSON_C_TO_STRING_PLAIN);
+}
+
 /* --- the end --- */
 
 int stdout_close(int status) {
@@ -109,7 +130,7 @@ int stdout_close(int status) {
                 stdout_errno = errno;
         if (stdout_errno == 0)
                 return status;
-        if (stdout_errno != EPIPE) /* whoever closed the pipe knows */
+        if (stdout_errno != EPIPE && stdout_errno != EINTR) /* whoever closed the pipe knows, or interrupted us */
                 fail("cannot write to standard output: %s", strerror(stdout_errno));
         return status == STATUS_DONE ? STATUS_FAILED : status;
 }

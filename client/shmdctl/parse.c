@@ -159,40 +159,43 @@ const char *parse_mode_change(const char *text, uint32_t mode, uint32_t *ret_mod
 
 /* --- lifetimes --- */
 
-/* "5" or "0.25" to microseconds. */
-static bool parse_seconds(const char *text, uint64_t *ret_usec) {
+const char *parse_seconds(const char *text, uint64_t *ret_usec) {
+        static const char problem[] = "not a number of seconds";
         uint64_t seconds, usec = 0;
         const char *end = is_digit(*text) ? parse_digits(text, 10, &seconds) : NULL;
 
         if (!end || seconds > UINT64_MAX / USEC_PER_SECOND - 1)
-                return false;
+                return problem;
         if (*end == '.') {
                 end++;
                 for (uint64_t weight = USEC_PER_SECOND / 10; is_digit(*end); end++, weight /= 10)
                         usec += weight * (uint64_t) (*end - '0');
         }
         if (*end)
-                return false;
+                return problem;
         *ret_usec = seconds * USEC_PER_SECOND + usec;
-        return true;
+        return NULL;
 }
 
 const char *parse_lifetime(const char *text, uint32_t *ret_lifetime, uint64_t *ret_linger_usec) {
         static const char linger[] = "linger=";
         uint64_t linger_usec = 0;
         uint32_t lifetime;
+        const char *problem = NULL;
 
         if (strcmp(text, "persist") == 0)
                 lifetime = SHMD_LIFETIME_PERSIST;
-        else if (strcmp(text, "holders") == 0 || strcmp(text, "creator") == 0)
-                return "shmdctl would be the only holder and the creator, and the segment gone as soon as it ends; "
-                       "use linger=SECONDS, or create it in a program";
+        else if (strcmp(text, "holders") == 0)
+                lifetime = SHMD_LIFETIME_HOLDERS;
+        else if (strcmp(text, "creator") == 0)
+                lifetime = SHMD_LIFETIME_CREATOR;
         else if (strncmp(text, linger, strlen(linger)) == 0) {
                 lifetime = SHMD_LIFETIME_LINGER;
-                if (!parse_seconds(text + strlen(linger), &linger_usec))
-                        return "not a number of seconds";
+                problem = parse_seconds(text + strlen(linger), &linger_usec);
         } else
-                return "not one of persist, linger=SECONDS";
+                problem = "not one of persist, linger=SECONDS, holders, creator";
+        if (problem)
+                return problem;
 
         *ret_lifetime = lifetime;
         *ret_linger_usec = linger_usec;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "shmdctl.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <time.h>
-#include <unistd.h>
 
 /* Less than this is done before anybody has read the bar. Bytes. */
 #define PROGRESS_MIN (UINT64_C(16) << 20)
@@ -20,13 +20,6 @@ static struct {
         uint64_t total; /* 0: not known */
         uint64_t next_usec;
 } bar;
-
-static uint64_t now_usec(void) {
-        struct timespec now;
-
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        return (uint64_t) now.tv_sec * USEC_PER_SECOND + (uint64_t) now.tv_nsec / 1000;
-}
 
 static int terminal_width(void) {
         struct winsize size;
@@ -70,7 +63,7 @@ void progress_update(uint64_t done) {
 
         if (!bar.shown || done < PROGRESS_MIN / 16)
                 return;
-        now = now_usec();
+        now = now_monotonic_usec();
         if (now < bar.next_usec)
                 return;
         bar.next_usec = now + PROGRESS_PERIOD_USEC;
@@ -119,4 +112,21 @@ void interrupt_deliver(void) {
                 return;
         signal(interrupted, SIG_DFL);
         raise(interrupted);
+}
+
+int interrupt_poll(struct pollfd *fds, unsigned n_fds, uint64_t timeout_usec) {
+        struct timespec timeout = { .tv_sec = (time_t) (timeout_usec / USEC_PER_SECOND),
+                                    .tv_nsec = (long) (timeout_usec % USEC_PER_SECOND) * 1000 };
+        sigset_t set, mask;
+        int r, error;
+
+        sigemptyset(&set);
+        for (size_t i = 0; i < ELEMENTSOF(interrupting); i++)
+                sigaddset(&set, interrupting[i]);
+        sigprocmask(SIG_BLOCK, &set, &mask);
+        errno = EINTR;
+        r = interrupted ? -1 : ppoll(fds, n_fds, timeout_usec == UINT64_MAX ? NULL : &timeout, &mask);
+        error = errno;
+        sigprocmask(SIG_SETMASK, &mask, NULL);
+        return r < 0 ? -error : r;
 }

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <json-c/json.h>
 #include <string.h>
+#include <time.h>
 
 int segment_stat(struct ctl *ctl, const char *name_or_id, struct shmd_stat *ret_stat) {
         int r = shmd_stat(ctl->connection, name_or_id, ret_stat);
@@ -69,6 +70,10 @@ const char *segment_backing(const struct shmd_stat *stat) {
         return stat->backing < ELEMENTSOF(words) ? words[stat->backing] : "unknown";
 }
 
+uint64_t segment_page_bytes(const struct shmd_stat *stat) {
+        return stat->page_bytes ? stat->page_bytes : (uint64_t) sysconf(_SC_PAGESIZE);
+}
+
 char *segment_labels(const struct shmd_stat *stat, char separator, char buffer[TEXT_LABELS_MAX]) {
         size_t length;
 
@@ -83,16 +88,31 @@ char *segment_labels(const struct shmd_stat *stat, char separator, char buffer[T
         return buffer;
 }
 
-static struct json_object *new_object(void) {
-        struct json_object *object = json_object_new_object();
+uint64_t segment_creator_started_usec(const struct shmd_stat *stat) {
+        uint64_t per_second = (uint64_t) sysconf(_SC_CLK_TCK);
+        struct timespec up;
+        uint64_t usec;
 
-        if (!object)
-                fail_memory();
-        return object;
+        if (stat->creator_started == 0 || clock_gettime(CLOCK_BOOTTIME, &up) < 0)
+                return 0;
+        usec = now_realtime_usec() - (uint64_t) up.tv_sec * USEC_PER_SECOND - (uint64_t) up.tv_nsec / 1000 +
+               stat->creator_started * USEC_PER_SECOND / per_second;
+        return usec - usec % (USEC_PER_SECOND / per_second); /* no digits that mean nothing */
+}
+
+char *segment_creator(const struct shmd_stat *stat, char buffer[TEXT_CREATOR_MAX]) {
+        uint64_t started_usec = segment_creator_started_usec(stat);
+        char at[TEXT_SIZE_MAX];
+
+        snprintf(buffer, TEXT_CREATOR_MAX, "%s, pid %" PRIu32 ", user %s%s%s%s%s",
+                 stat->creator_command[0] ? stat->creator_command : "?", stat->creator_pid,
+                 user_name(stat->creator_uid), stat->creator_unit[0] ? ", " : "", stat->creator_unit,
+                 started_usec > 0 ? ", started " : "", started_usec > 0 ? format_time(started_usec, at) : "");
+        return buffer;
 }
 
 static struct json_object *labels_to_json(const struct shmd_stat *stat) {
-        struct json_object *labels = new_object();
+        struct json_object *labels = json_new_object();
         char text[TEXT_LABELS_MAX], *rest = segment_labels(stat, '\n', text), *line;
 
         while ((line = strsep(&rest, "\n"))) {
@@ -110,24 +130,29 @@ static struct json_object *labels_to_json(const struct shmd_stat *stat) {
 }
 
 static struct json_object *creator_to_json(const struct shmd_stat *stat) {
-        struct json_object *creator = new_object();
+        struct json_object *creator = json_new_object();
 
         json_add_number(creator, "pid", stat->creator_pid);
         json_add_number(creator, "uid", stat->creator_uid);
         json_add_string(creator, "command", stat->creator_command);
         json_add_string(creator, "unit", stat->creator_unit);
+        json_add_string(creator, "executable", stat->creator_executable);
+        json_add_number(creator, "started_ticks", stat->creator_started);
+        json_add_number(creator, "started_usec", segment_creator_started_usec(stat));
         return creator;
 }
 
 struct json_object *segment_to_json(const struct shmd_stat *stat) {
-        struct json_object *object = new_object();
+        struct json_object *object = json_new_object();
         char mode[TEXT_SIZE_MAX], lifetime[TEXT_LIFETIME_MAX];
 
         snprintf(mode, sizeof(mode), "%04" PRIo32, stat->mode);
         json_add_number(object, "id", stat->id);
         json_add_string(object, "name", stat->name);
         json_add_number(object, "size", stat->size_bytes);
+        json_add_number(object, "maximum", stat->maximum_bytes);
         json_add_number(object, "resident", stat->resident_bytes);
+        json_add_number(object, "page_size", segment_page_bytes(stat));
         json_add_number(object, "uid", stat->uid);
         json_add_number(object, "gid", stat->gid);
         json_add_string(object, "owner", user_name(stat->uid));
@@ -139,7 +164,12 @@ struct json_object *segment_to_json(const struct shmd_stat *stat) {
         json_add_number(object, "linger_usec", stat->linger_usec);
         json_add_string(object, "state", segment_state(stat));
         json_add_string(object, "backing", segment_backing(stat));
+        json_add_bool(object, "resizable", stat->resizable);
+        json_add_bool(object, "single_writer", stat->single_writer);
+        json_add_bool(object, "truncated", stat->truncated);
         json_add_bool(object, "posix", stat->posix);
+        json_add_number(object, "device", stat->device);
+        json_add_number(object, "inode", stat->inode);
         json_add_number(object, "created_usec", stat->created_usec);
         json_add_number(object, "opened_usec", stat->opened_usec);
         json_add_number(object, "idle_usec", stat->idle_usec);

@@ -8,6 +8,7 @@
  * text.c      what users read: sizes, times, messages on standard error
  * output.c    standard output: tables, JSON documents
  * segment.c   one segment: words for its fields, its JSON object, finding it by name or id
+ * mappers.c   the processes that have one open or mapped, as /proc shows them
  * progress.c  the progress bar; being interrupted in the middle of something
  * cmd_*.c     the commands
  *
@@ -16,6 +17,7 @@
  */
 #pragma once
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -67,10 +69,17 @@ struct options {
         bool all;
         bool bytes;
         bool read_write;
+        bool read_only;
+        bool replace;
+        bool snapshot;
         const char *columns;
+        const char *file_path;
         uint64_t offset_bytes;
         uint64_t length_bytes;
         bool has_length;
+        uint64_t timeout_usec; /* UINT64_MAX: none */
+        uint64_t count;        /* 0: none */
+        bool preallocate;
         struct shmd_create_options create;
         char labels[1025]; /* "key=value" lines */
 };
@@ -99,10 +108,26 @@ enum option_bit {
         OPTION_MODE = 1u << 10,
         OPTION_LIFETIME = 1u << 11,
         OPTION_LABEL = 1u << 12,
-        OPTIONS_CREATE = OPTION_MODE | OPTION_LIFETIME | OPTION_LABEL,
-        OPTION_OFFSET = 1u << 13,
-        OPTION_LENGTH = 1u << 14,
-        OPTION_RW = 1u << 15,
+        OPTION_MAXIMUM = 1u << 13,
+        OPTION_HUGE = 1u << 14,
+        OPTION_PREALLOC = 1u << 15,
+        OPTIONS_CREATE = OPTION_MODE | OPTION_LIFETIME | OPTION_LABEL | OPTION_MAXIMUM | OPTION_HUGE | OPTION_PREALLOC,
+        OPTION_FILE = 1u << 16,
+        OPTION_READ_ONLY = 1u << 17,
+        OPTION_REPLACE = 1u << 18,
+        OPTION_OFFSET = 1u << 19,
+        OPTION_LENGTH = 1u << 20,
+        OPTION_RW = 1u << 21,
+        OPTION_TIMEOUT = 1u << 22,
+        OPTION_SNAPSHOT = 1u << 23,
+        OPTION_COUNT = 1u << 24,
+};
+
+/* Whether a command takes "-- PROGRAM...". */
+enum program_use {
+        PROGRAM_NONE = 0,
+        PROGRAM_MAY,
+        PROGRAM_MUST,
 };
 
 struct command {
@@ -113,7 +138,7 @@ struct command {
         unsigned options;    /* besides the global ones */
         int arguments_min;
         int arguments_max; /* -1: any number */
-        bool runs_program; /* takes "-- CMD..." */
+        enum program_use program;
         int (*run)(struct ctl *ctl, int n_arguments, char **arguments);
 };
 
@@ -137,6 +162,8 @@ const char *parse_mode(const char *text, uint32_t *ret_mode);
 /* As chmod(1) has it: octal, or symbolic changes to a mode. */
 const char *parse_mode_change(const char *text, uint32_t mode, uint32_t *ret_mode);
 const char *parse_lifetime(const char *text, uint32_t *ret_lifetime, uint64_t *ret_linger_usec);
+/* Such as 5 or 0.25. */
+const char *parse_seconds(const char *text, uint64_t *ret_usec);
 /* Appends to "key=value" lines. */
 const char *parse_label(const char *text, char *labels, size_t size);
 /* OWNER, OWNER:GROUP, :GROUP, or OWNER: for the owner's own group; names or numbers. */
@@ -164,6 +191,10 @@ char *format_duration(uint64_t usec, char buffer[TEXT_SIZE_MAX]);
 char *format_age(uint64_t since_usec, char buffer[TEXT_SIZE_MAX]);
 /* Local time with its offset. */
 char *format_time(uint64_t usec, char buffer[TEXT_SIZE_MAX]);
+/* The same to the millisecond, without the offset, always of the same width. */
+char *format_moment(uint64_t usec, char buffer[TEXT_SIZE_MAX]);
+uint64_t now_realtime_usec(void);
+uint64_t now_monotonic_usec(void);
 /* The name, or the number if it has none. Valid until the next call for another one. */
 const char *user_name(uid_t uid);
 const char *group_name(gid_t gid);
@@ -181,12 +212,17 @@ void table_add_row(struct libscols_table *table, size_t n_cells, const char *con
 /* Prints and frees; prints nothing at all if there is no row. */
 int table_print(struct libscols_table *table);
 
+struct json_object *json_new_object(void);
+struct json_object *json_new_array(void);
+void json_append(struct json_object *array, struct json_object *value);
 void json_add(struct json_object *object, const char *key, struct json_object *value);
 void json_add_string(struct json_object *object, const char *key, const char *value);
 void json_add_number(struct json_object *object, const char *key, uint64_t value);
 void json_add_bool(struct json_object *object, const char *key, bool value);
 /* Prints the document and frees it. */
 int json_print(struct json_object *document);
+/* The same on a single line. */
+int json_print_line(struct json_object *document);
 
 /* Remembers why writing failed, if it just did. */
 void stdout_check(void);
@@ -203,6 +239,13 @@ int segment_open(struct ctl *ctl, const char *name_or_id, unsigned flags, struct
 char *segment_lifetime(const struct shmd_stat *stat, char buffer[TEXT_LIFETIME_MAX]);
 const char *segment_state(const struct shmd_stat *stat);
 const char *segment_backing(const struct shmd_stat *stat);
+/* Of ordinary pages too. */
+uint64_t segment_page_bytes(const struct shmd_stat *stat);
+/* "sh, pid 12, user root, cron.service, started ...". */
+#define TEXT_CREATOR_MAX 512
+char *segment_creator(const struct shmd_stat *stat, char buffer[TEXT_CREATOR_MAX]);
+/* When the creator began, as time of day; 0: not known. */
+uint64_t segment_creator_started_usec(const struct shmd_stat *stat);
 /* Labels as "key=value" joined by that character. */
 #define TEXT_LABELS_MAX 1032
 char *segment_labels(const struct shmd_stat *stat, char separator, char buffer[TEXT_LABELS_MAX]);
@@ -212,6 +255,22 @@ struct json_object *segment_to_json(const struct shmd_stat *stat);
 static inline void segment_closep(struct shmd_segment **segment) {
         *segment = shmd_close(*segment);
 }
+
+/* --- mappers.c --- */
+
+struct mappers {
+        struct shmd_mapper *items;
+        size_t count;
+        unsigned hidden; /* so many processes could not be looked into */
+        int error;       /* 0, or why nothing could be found out: negative errno value */
+};
+
+/* All but the daemon, which has each segment open. */
+void mappers_find(struct ctl *ctl, const struct shmd_stat *stat, struct mappers *ret_mappers);
+void mappers_done(struct mappers *mappers);
+const struct shmd_mapper *mappers_get(const struct mappers *mappers, uint32_t pid);
+/* "rw" and "ro" for what is mapped, "open" for a descriptor alone. */
+const char *mapper_access(const struct shmd_mapper *mapper);
 
 /* --- progress.c --- */
 
@@ -226,6 +285,8 @@ void interrupt_catch(void);
 bool interrupt_pending(void);
 /* If there was one, dies of it, as if it had never been caught. */
 void interrupt_deliver(void);
+/* poll(2) that no such signal comes too early for; after interrupt_catch(). */
+int interrupt_poll(struct pollfd *fds, unsigned n_fds, uint64_t timeout_usec);
 
 /* --- the commands --- */
 
@@ -237,13 +298,25 @@ int cmd_cat(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_dump(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_chmod(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_chown(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_resize(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_freeze(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_lifetime(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_wait(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_watch(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_rename(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_rm(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_hold(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_status(struct ctl *ctl, int n_arguments, char **arguments);
 
-/* What create and put say: nothing, or with --json the document of show. */
-int show_created(struct ctl *ctl, uint64_t id);
+/* What create, put and wait say: nothing, or with --json the document of show. */
+int show_quietly(struct ctl *ctl, uint64_t id);
+
+/* For create and put: whether the lifetime makes sense without a program, and flags for shmd_create(). */
+int create_check_lifetime(const struct ctl *ctl);
+unsigned create_flags(const struct ctl *ctl);
+
+/* Runs a program with the segment, and gives its exit status. */
+int hold_run(char **program, struct shmd_segment *segment);
 
 /* For list --help. */
 void list_print_columns(FILE *file);

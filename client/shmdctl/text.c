@@ -198,14 +198,26 @@ char *format_duration(uint64_t usec, char buffer[TEXT_SIZE_MAX]) {
         return buffer;
 }
 
-char *format_age(uint64_t since_usec, char buffer[TEXT_SIZE_MAX]) {
+static uint64_t now_usec(clockid_t clock) {
         struct timespec now;
-        uint64_t now_usec;
 
-        clock_gettime(CLOCK_REALTIME, &now);
-        now_usec = (uint64_t) now.tv_sec * USEC_PER_SECOND + (uint64_t) now.tv_nsec / 1000;
+        clock_gettime(clock, &now);
+        return (uint64_t) now.tv_sec * USEC_PER_SECOND + (uint64_t) now.tv_nsec / 1000;
+}
+
+uint64_t now_realtime_usec(void) {
+        return now_usec(CLOCK_REALTIME);
+}
+
+uint64_t now_monotonic_usec(void) {
+        return now_usec(CLOCK_MONOTONIC);
+}
+
+char *format_age(uint64_t since_usec, char buffer[TEXT_SIZE_MAX]) {
+        uint64_t now = now_realtime_usec();
+
         /* The clock may have been set back. */
-        return format_duration(now_usec > since_usec ? now_usec - since_usec : 0, buffer);
+        return format_duration(now > since_usec ? now - since_usec : 0, buffer);
 }
 
 char *format_time(uint64_t usec, char buffer[TEXT_SIZE_MAX]) {
@@ -214,6 +226,19 @@ char *format_time(uint64_t usec, char buffer[TEXT_SIZE_MAX]) {
 
         if (!localtime_r(&seconds, &parts) || strftime(buffer, TEXT_SIZE_MAX, "%F %T %z", &parts) == 0)
                 snprintf(buffer, TEXT_SIZE_MAX, "@%" PRIu64, usec / USEC_PER_SECOND);
+        return buffer;
+}
+
+char *format_moment(uint64_t usec, char buffer[TEXT_SIZE_MAX]) {
+        time_t seconds = (time_t) (usec / USEC_PER_SECOND);
+        unsigned milliseconds = (unsigned) (usec % USEC_PER_SECOND / 1000);
+        struct tm parts;
+        size_t length;
+
+        if (!localtime_r(&seconds, &parts))
+                memset(&parts, 0, sizeof(parts));
+        length = strftime(buffer, TEXT_SIZE_MAX, "%F %T", &parts);
+        snprintf(buffer + length, TEXT_SIZE_MAX - length, ".%03u", milliseconds);
         return buffer;
 }
 

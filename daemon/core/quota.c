@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "status.h"
+#include "util.h"
 
 static int account_compare(struct account *a, struct account *b) {
         return (a->uid > b->uid) - (a->uid < b->uid);
@@ -18,12 +20,14 @@ static const enum shmd_limit resource_limits[QUOTA_COUNT] = {
         [QUOTA_HOLDS] = SHMD_LIMIT_HOLDS,
         [QUOTA_CONNECTIONS] = SHMD_LIMIT_CONNECTIONS,
         [QUOTA_WATCHES] = SHMD_LIMIT_WATCHES,
+        [QUOTA_DESCRIPTORS] = SHMD_LIMIT_DESCRIPTORS,
 };
 
 void quota_init(struct quota *quota) {
+        *quota = (struct quota) { 0 };
         RB_INIT(&quota->accounts);
         for (int i = 0; i < QUOTA_COUNT; i++)
-                quota->maximum[i] = QUOTA_UNLIMITED;
+                quota->maximum[i] = quota->pool[i] = QUOTA_UNLIMITED;
 }
 
 void quota_done(struct quota *quota) {
@@ -63,8 +67,18 @@ static void account_put(struct account *account) {
         free(account);
 }
 
-uint64_t quota_maximum(const struct quota *quota, uid_t uid, enum quota_resource resource) {
-        return uid == 0 ? QUOTA_UNLIMITED : quota->maximum[resource];
+/* Three quarters of what the user has and what is free, rounded up so that the last one is somebody's. */
+static uint64_t pool_share(struct quota *quota, uid_t uid, enum quota_resource resource) {
+        uint64_t pool = quota->pool[resource], total = quota->total[resource], share;
+
+        if (pool == QUOTA_UNLIMITED)
+                return QUOTA_UNLIMITED;
+        share = quota_used(quota, uid, resource) + (total < pool ? pool - total : 0);
+        return share - share / 4;
+}
+
+uint64_t quota_maximum(struct quota *quota, uid_t uid, enum quota_resource resource) {
+        return uid == 0 ? QUOTA_UNLIMITED : MIN(quota->maximum[resource], pool_share(quota, uid, resource));
 }
 
 uint64_t quota_used(struct quota *quota, uid_t uid, enum quota_resource resource) {
@@ -73,28 +87,52 @@ uint64_t quota_used(struct quota *quota, uid_t uid, enum quota_resource resource
         return account ? account->used[resource] : 0;
 }
 
+/* Keeps the accounts that use most, the largest first. */
+static void note_biggest(struct shmd_wire_refusal *refusal, const struct account *account, enum quota_resource resource) {
+        size_t count = ELEMENTSOF(refusal->biggest), i = count;
+
+        while (i > 0 && account->used[resource] > refusal->biggest[i - 1].used)
+                i--;
+        if (i == count)
+                return;
+        memmove(&refusal->biggest[i + 1], &refusal->biggest[i], (count - i - 1) * sizeof(refusal->biggest[0]));
+        refusal->biggest[i].used = account->used[resource];
+        refusal->biggest[i].uid = account->uid;
+}
+
+static int refuse(struct quota *quota, uid_t uid, enum quota_resource resource, uint64_t amount, uint64_t maximum,
+                  struct shmd_wire_refusal *refusal) {
+        struct account *account;
+
+        *refusal = (struct shmd_wire_refusal) {
+                .limit = resource_limits[resource],
+                .uid = uid,
+                .requested = amount,
+                .used = quota_used(quota, uid, resource),
+                .maximum = maximum,
+        };
+        RB_FOREACH(account, account_tree, &quota->accounts)
+                note_biggest(refusal, account, resource);
+        return SHMD_OVER_LIMIT;
+}
+
 int quota_charge(struct quota *quota, uid_t uid, enum quota_resource resource, uint64_t amount, struct charge *ret_charge,
                  struct shmd_wire_refusal *refusal) {
         uint64_t maximum = quota_maximum(quota, uid, resource);
         uint64_t used = quota_used(quota, uid, resource);
         struct account *account;
 
-        /* The sum itself may not overflow, whatever the limit. */
-        if (used > maximum || amount > maximum - used) {
-                refusal->limit = resource_limits[resource];
-                refusal->uid = uid;
-                refusal->requested = amount;
-                refusal->used = used;
-                refusal->maximum = maximum;
-                return SHMD_OVER_LIMIT;
-        }
+        /* No sum may overflow, whatever the limits. */
+        if (used > maximum || amount > maximum - used || amount > UINT64_MAX - quota->total[resource])
+                return refuse(quota, uid, resource, amount, maximum, refusal);
         account = account_get(quota, uid);
         if (!account)
                 return -ENOMEM;
 
         account->used[resource] += amount;
         account->charges++;
-        *ret_charge = (struct charge) { .account = account, .resource = resource, .amount = amount };
+        quota->total[resource] += amount;
+        *ret_charge = (struct charge) { .account = account, .resource = resource, .amount = amount, .pooled = amount };
         return 0;
 }
 
@@ -112,18 +150,30 @@ int charge_move(struct charge *charge, uid_t uid, struct shmd_wire_refusal *refu
         return 0;
 }
 
+/* How much of an amount the user would be granted. */
+static uint64_t granted(struct quota *quota, uid_t uid, enum quota_resource resource, uint64_t amount) {
+        uint64_t maximum = quota_maximum(quota, uid, resource), used = quota_used(quota, uid, resource);
+
+        amount = MIN(amount, UINT64_MAX - quota->total[resource]);
+        return MIN(amount, used < maximum ? maximum - used : 0);
+}
+
 void charge_force(struct charge *charge, uid_t uid, uint64_t amount) {
         struct account *account = account_get(charge->account->quota, uid);
         struct account *before = charge->account;
+        struct quota *quota = before->quota;
 
         if (!account)
                 account = before;
         before->used[charge->resource] -= charge->amount;
         before->charges--;
-        account->used[charge->resource] += amount;
-        account->charges++;
+        quota->total[charge->resource] -= charge->pooled;
         charge->account = account;
         charge->amount = amount;
+        charge->pooled = granted(quota, account->uid, charge->resource, amount);
+        account->used[charge->resource] += amount;
+        account->charges++;
+        quota->total[charge->resource] += charge->pooled;
         account_put(before);
 }
 
@@ -133,6 +183,7 @@ void charge_done(struct charge *charge) {
         if (!account)
                 return;
         account->used[charge->resource] -= charge->amount;
+        account->quota->total[charge->resource] -= charge->pooled;
         account->charges--;
         account_put(account);
         *charge = (struct charge) { 0 };

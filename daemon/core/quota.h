@@ -7,6 +7,11 @@
  * holds it in his own structure calls charge_done() when that goes, and there
  * is no other way to give anything back. Invariant: what an account shows as used is the sum
  * of its charges.
+ *
+ * Two limits apply: the user's own, and his share of a pool that all have in common. Of what he has and what is still
+ * free together, a user gets at most three quarters; so there is always something left for the next one.
+ * Root is exempt from both, but counts in the pool. What facts force past a user's limits does not: it is his
+ * affair, and leaves the others' share alone.
  */
 #pragma once
 
@@ -22,7 +27,8 @@ enum quota_resource {
         QUOTA_SEGMENTS,
         QUOTA_HOLDS,
         QUOTA_CONNECTIONS,
-        QUOTA_WATCHES,
+        QUOTA_WATCHES, /* and waits */
+        QUOTA_DESCRIPTORS, /* of the daemon: segments and connections; only as a pool */
         QUOTA_COUNT,
 };
 
@@ -40,20 +46,23 @@ RB_HEAD(account_tree, account);
 
 struct quota {
         struct account_tree accounts;
-        uint64_t maximum[QUOTA_COUNT]; /* for each user; root is exempt */
+        uint64_t maximum[QUOTA_COUNT]; /* for each user */
+        uint64_t pool[QUOTA_COUNT];    /* for all together; QUOTA_UNLIMITED: there is no pool */
+        uint64_t total[QUOTA_COUNT];   /* used of it: the sum of what charges count there */
 };
 
 struct charge {
         struct account *account; /* NULL: nothing is charged */
         enum quota_resource resource;
         uint64_t amount;
+        uint64_t pooled; /* of the amount: what counts in the pool */
 };
 
 void quota_init(struct quota *quota);
 void quota_done(struct quota *quota);
 
-/* The limit that applies to a user; QUOTA_UNLIMITED for root. */
-uint64_t quota_maximum(const struct quota *quota, uid_t uid, enum quota_resource resource);
+/* The limit that applies to a user now, of the two; QUOTA_UNLIMITED for root. */
+uint64_t quota_maximum(struct quota *quota, uid_t uid, enum quota_resource resource);
 uint64_t quota_used(struct quota *quota, uid_t uid, enum quota_resource resource);
 
 /*

@@ -37,6 +37,7 @@ static int hold_compare(struct hold *a, struct hold *b) {
 }
 
 TREE_GENERATE(id_tree, segment, by_id, segment_compare_id)
+TREE_GENERATE(nameless_tree, segment, by_name, segment_compare_id)
 TREE_GENERATE(name_tree, segment, by_name, segment_compare_name)
 TREE_GENERATE(linger_tree, segment, by_linger, segment_compare_linger)
 TREE_GENERATE(hold_tree, hold, by_segment, hold_compare)
@@ -45,6 +46,7 @@ void registry_init(struct registry *registry, struct quota *quota, uint64_t firs
         *registry = (struct registry) { .quota = quota, .next_id = first_id, .next_key = 1 };
         RB_INIT(&registry->ids);
         RB_INIT(&registry->names);
+        RB_INIT(&registry->nameless);
         RB_INIT(&registry->lingering);
         TAILQ_INIT(&registry->idle);
 }
@@ -90,16 +92,15 @@ struct segment *registry_next_name(struct registry *registry, const char *prefix
         return segment && name_begins_with(segment, prefix, prefix_size) ? segment : NULL;
 }
 
-struct segment *registry_next_unlinked(struct registry *registry, uint64_t after_id) {
+struct segment *registry_next_nameless(struct registry *registry, uint64_t after_id) {
         struct segment key = { .id = after_id + 1 };
-        struct segment *segment;
 
-        if (registry->unlinked == 0 || after_id == UINT64_MAX)
-                return NULL;
-        for (segment = RB_NFIND(id_tree, &registry->ids, &key); segment; segment = RB_NEXT(id_tree, &registry->ids, segment))
-                if (segment->state == WIRE_STATE_UNLINKED)
-                        return segment;
-        return NULL;
+        return after_id == UINT64_MAX ? NULL : RB_NFIND(nameless_tree, &registry->nameless, &key);
+}
+
+static void observe(struct segment *segment, int event) {
+        if (segment->registry->observer)
+                segment->registry->observer(segment, event, NULL, 0, segment->registry->observer_userdata);
 }
 
 /* --- the queue of the idle, and of the lingering --- */
@@ -149,6 +150,11 @@ void registry_linger_over(struct segment *segment, uint64_t now_usec) {
         registry_unlink(segment, now_usec);
 }
 
+/* A client's time to linger may be for ever. */
+static uint64_t add_saturating(uint64_t a, uint64_t b) {
+        return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
 /* Whether the last holder's going has a consequence. */
 static bool idleness_matters(const struct segment *segment) {
         return segment->state == WIRE_STATE_UNLINKED || segment->lifetime == WIRE_LIFETIME_HOLDERS ||
@@ -157,6 +163,9 @@ static bool idleness_matters(const struct segment *segment) {
 
 /* To be called whenever something that kept a segment has ended. */
 static void consider_idle(struct segment *segment, uint64_t now_usec) {
+        /* Only its creator has it, and gives it up: it will never be published. */
+        if (segment->state == WIRE_STATE_UNPUBLISHED && segment->attached == 0)
+                registry_unlink(segment, now_usec);
         if (segment->holders == 0 && segment->idle_usec == 0)
                 segment->idle_usec = now_usec;
         if (segment->attached == 0 && idleness_matters(segment))
@@ -170,6 +179,7 @@ void segment_free(struct segment *segment) {
                 return;
         charge_done(&segment->bytes);
         charge_done(&segment->count);
+        charge_done(&segment->descriptor);
         free(segment->name);
         free(segment->labels);
         free(segment);
@@ -194,10 +204,14 @@ static int segment_new(struct registry *registry, const struct segment_plan *pla
         segment->registry = registry;
         segment->custody = (struct custody) CUSTODY_INIT;
         segment->size = plan->size;
+        segment->maximum = plan->maximum;
         segment->linger_usec = plan->linger_usec;
         segment->lifetime = plan->lifetime;
         segment->backing = plan->backing;
+        segment->page_shift = plan->page_shift;
         segment->posix = plan->posix;
+        segment->resizable = plan->resizable;
+        segment->single_writer = plan->single_writer;
         segment->state = WIRE_STATE_UNPUBLISHED;
         segment->name_size = (uint16_t) plan->name_size;
         segment->labels_size = (uint16_t) plan->labels_size;
@@ -214,6 +228,11 @@ static int segment_new(struct registry *registry, const struct segment_plan *pla
         return 0;
 }
 
+/* A file can be made larger than anybody can map; no sum of such sizes may overflow. Bytes. */
+static uint64_t chargeable(uint64_t size) {
+        return MIN(size, UINT64_C(1) << 47);
+}
+
 static int segment_charge(struct segment *segment, uid_t uid, struct shmd_wire_refusal *refusal) {
         struct quota *quota = segment->registry->quota;
         int r;
@@ -221,7 +240,10 @@ static int segment_charge(struct segment *segment, uid_t uid, struct shmd_wire_r
         r = quota_charge(quota, uid, QUOTA_SEGMENTS, 1, &segment->count, refusal);
         if (r != 0)
                 return r;
-        return quota_charge(quota, uid, QUOTA_BYTES, segment->size, &segment->bytes, refusal);
+        r = quota_charge(quota, uid, QUOTA_DESCRIPTORS, segment->backing == WIRE_BACKING_FILE ? 2 : 1, &segment->descriptor, refusal);
+        if (r != 0)
+                return r;
+        return quota_charge(quota, uid, QUOTA_BYTES, chargeable(segment->maximum), &segment->bytes, refusal);
 }
 
 int registry_reserve(struct registry *registry, struct client *client, const struct segment_plan *plan, uint64_t now_usec,
@@ -230,7 +252,7 @@ int registry_reserve(struct registry *registry, struct client *client, const str
         struct segment *segment;
         int r;
 
-        if (registry_find_name(registry, plan->name, plan->name_size))
+        if (!plan->unpublished && registry_find_name(registry, plan->name, plan->name_size))
                 return SHMD_EXISTS;
         r = segment_new(registry, plan, &segment);
         if (r != 0)
@@ -245,19 +267,36 @@ int registry_reserve(struct registry *registry, struct client *client, const str
         segment->owner = (struct ownership) { credentials->uid, credentials->gid, plan->mode };
         segment->creator = (struct creator) { .client = client, .pid = credentials->pid, .uid = credentials->uid };
         segment->created_usec = segment->opened_usec = now_usec;
+        segment->state = plan->unpublished ? WIRE_STATE_UNPUBLISHED : WIRE_STATE_PUBLISHED;
         *ret_segment = segment;
         return 0;
+}
+
+static void insert_nameless(struct segment *segment) {
+        RB_INSERT(nameless_tree, &segment->registry->nameless, segment);
+        segment->registry->nameless_count++;
+}
+
+static void remove_nameless(struct segment *segment) {
+        RB_REMOVE(nameless_tree, &segment->registry->nameless, segment);
+        segment->registry->nameless_count--;
 }
 
 void registry_commit(struct segment *segment) {
         struct registry *registry = segment->registry;
 
-        segment->state = WIRE_STATE_PUBLISHED;
         RB_INSERT(id_tree, &registry->ids, segment);
-        RB_INSERT(name_tree, &registry->names, segment);
         TAILQ_INSERT_TAIL(&segment->creator.client->created, segment, by_creator);
         registry->segments++;
-        registry->bytes += segment->size;
+        registry->bytes += segment->bytes.amount;
+        segment->had_name = segment_has_name(segment);
+        if (segment->had_name)
+                RB_INSERT(name_tree, &registry->names, segment);
+        else
+                insert_nameless(segment);
+        observe(segment, WIRE_EVENT_CREATED);
+        if (segment_has_name(segment))
+                observe(segment, WIRE_EVENT_PUBLISHED);
 }
 
 void registry_abort(struct segment *segment) {
@@ -265,53 +304,136 @@ void registry_abort(struct segment *segment) {
 }
 
 void registry_unlink(struct segment *segment, uint64_t now_usec) {
-        struct registry *registry = segment->registry;
+        bool had_name = segment_has_name(segment);
 
         if (segment->state == WIRE_STATE_UNLINKED)
                 return;
-        RB_REMOVE(name_tree, &registry->names, segment);
+        if (had_name) {
+                RB_REMOVE(name_tree, &segment->registry->names, segment);
+                insert_nameless(segment);
+        }
         segment->state = WIRE_STATE_UNLINKED;
-        registry->unlinked++;
         linger_stop(segment);
         consider_idle(segment, now_usec);
+        if (had_name)
+                observe(segment, WIRE_EVENT_UNLINKED);
+}
+
+/* Whether a name comes again among those before it. Quadratic, but of what fits one message. */
+static bool name_comes_twice(struct segment *const *segments, size_t index) {
+        for (size_t i = 0; i < index; i++)
+                if (segments[i]->name_size == segments[index]->name_size &&
+                    memcmp(segments[i]->name, segments[index]->name, segments[index]->name_size) == 0)
+                        return true;
+        return false;
+}
+
+static int may_publish_one(struct client *client, struct segment *segment, bool replace) {
+        struct segment *taken;
+
+        if (!segment || segment->state != WIRE_STATE_UNPUBLISHED || segment->creator.client != client)
+                return SHMD_NOT_FOUND;
+        taken = registry_find_name(client->registry, segment->name, segment->name_size);
+        if (!taken)
+                return 0;
+        return replace ? policy_manage(client->credentials, &taken->owner) : SHMD_EXISTS;
+}
+
+int registry_may_publish(struct client *client, const uint64_t *ids, size_t count, bool replace, struct shmd_wire_refusal *refusal) {
+        struct segment *segments[SHMD_DESCRIPTORS_MAX];
+
+        for (size_t i = 0; i < count; i++) {
+                int r;
+
+                segments[i] = registry_find_id(client->registry, ids[i]);
+                r = may_publish_one(client, segments[i], replace);
+                if (r == 0 && name_comes_twice(segments, i))
+                        r = SHMD_INVALID;
+                if (r != 0) {
+                        refusal->item = (uint32_t) i;
+                        return r;
+                }
+        }
+        return 0;
+}
+
+void registry_publish(struct segment *segment, uint64_t now_usec) {
+        struct segment *taken = registry_find_name(segment->registry, segment->name, segment->name_size);
+
+        if (taken)
+                registry_unlink(taken, now_usec);
+        remove_nameless(segment);
+        segment->state = segment->frozen ? WIRE_STATE_FROZEN : WIRE_STATE_PUBLISHED;
+        segment->had_name = true;
+        RB_INSERT(name_tree, &segment->registry->names, segment);
+        consider_idle(segment, now_usec);
+        observe(segment, WIRE_EVENT_PUBLISHED);
 }
 
 int registry_rename(struct segment *segment, const char *name, size_t size) {
         struct registry *registry = segment->registry;
         struct segment *other = registry_find_name(registry, name, size);
-        char *copy;
+        char *copy, *old_name;
+        size_t old_size;
 
+        if (!segment_has_name(segment))
+                return SHMD_NOT_FOUND;
         if (other == segment)
                 return 0;
         if (other)
                 return SHMD_EXISTS;
-        if (segment->state == WIRE_STATE_UNLINKED)
-                return SHMD_NOT_FOUND;
         copy = copy_bytes(name, size);
         if (!copy)
                 return -ENOMEM;
 
         RB_REMOVE(name_tree, &registry->names, segment);
-        free(segment->name);
+        old_name = segment->name;
+        old_size = segment->name_size;
         segment->name = copy;
         segment->name_size = (uint16_t) size;
         RB_INSERT(name_tree, &registry->names, segment);
+        if (registry->observer)
+                registry->observer(segment, WIRE_EVENT_RENAMED, old_name, old_size, registry->observer_userdata);
+        free(old_name);
         return 0;
 }
 
+int registry_set_lifetime(struct segment *segment, enum wire_lifetime lifetime, uint64_t linger_usec, uint64_t now_usec) {
+        if (lifetime == WIRE_LIFETIME_CREATOR && !segment->creator.client)
+                return SHMD_CREATOR_GONE;
+        linger_stop(segment);
+        segment->lifetime = lifetime;
+        segment->linger_usec = linger_usec;
+        consider_idle(segment, now_usec);
+        return 0;
+}
+
+void registry_set_size(struct segment *segment, uint64_t size) {
+        segment->size = size;
+        observe(segment, WIRE_EVENT_RESIZED);
+}
+
+void registry_set_frozen(struct segment *segment) {
+        if (segment->frozen)
+                return;
+        segment->frozen = true;
+        if (segment->state == WIRE_STATE_PUBLISHED)
+                segment->state = WIRE_STATE_FROZEN;
+        observe(segment, WIRE_EVENT_FROZEN);
+}
+
 int registry_set_owner(struct segment *segment, const struct ownership *owner, struct shmd_wire_refusal *refusal) {
+        struct charge *charges[] = { &segment->count, &segment->descriptor, &segment->bytes };
         uid_t before = segment->owner.uid;
-        int r;
 
-        r = charge_move(&segment->count, owner->uid, refusal);
-        if (r != 0)
-                return r;
-        r = charge_move(&segment->bytes, owner->uid, refusal);
-        if (r != 0) {
-                /* It came from there, so there is room for it there. */
-                struct shmd_wire_refusal ignored;
+        for (size_t i = 0; i < ELEMENTSOF(charges); i++) {
+                int r = charge_move(charges[i], owner->uid, refusal);
 
-                (void) charge_move(&segment->count, before, &ignored);
+                if (r == 0)
+                        continue;
+                /* They came from there, whatever the limit is now. */
+                while (i-- > 0)
+                        charge_force(charges[i], before, charges[i]->amount);
                 return r;
         }
         segment->owner = *owner;
@@ -320,13 +442,16 @@ int registry_set_owner(struct segment *segment, const struct ownership *owner, s
 
 void registry_refresh(struct segment *segment, const struct ownership *owner, uint64_t size) {
         if (owner->uid != segment->owner.uid) {
+                /* If there is no memory for the new owner's account, all stay where they are. */
                 charge_force(&segment->count, owner->uid, 1);
-                charge_force(&segment->bytes, owner->uid, segment->size);
+                charge_force(&segment->descriptor, segment->count.account->uid, segment->descriptor.amount);
+                charge_force(&segment->bytes, segment->count.account->uid, segment->bytes.amount);
         }
-        if (size != segment->size) {
-                charge_force(&segment->bytes, segment->bytes.account->uid, size);
-                segment->registry->bytes += size - segment->size;
-                segment->size = size;
+        if (segment->posix && size != segment->size) {
+                segment->registry->bytes -= segment->bytes.amount;
+                charge_force(&segment->bytes, segment->bytes.account->uid, chargeable(size));
+                segment->registry->bytes += segment->bytes.amount;
+                segment->size = segment->maximum = size;
         }
         segment->owner = *owner;
         segment->owner.uid = segment->bytes.account->uid;
@@ -359,34 +484,45 @@ static struct hold *hold_find(struct client *client, struct segment *segment) {
         return RB_FIND(hold_tree, &client->holds, &key);
 }
 
-int hold_reserve(struct client *client, struct segment *segment, struct hold **ret_hold, struct shmd_wire_refusal *refusal) {
-        struct hold *hold = hold_find(client, segment);
+static int hold_new(struct client *client, struct segment *segment, struct hold **ret_hold, struct shmd_wire_refusal *refusal) {
+        struct hold *hold = calloc(1, sizeof(*hold));
         int r;
 
-        if (!hold) {
-                hold = calloc(1, sizeof(*hold));
-                if (!hold)
-                        return -ENOMEM;
-                hold->segment = segment;
-                hold->client = client;
-                r = quota_charge(client->registry->quota, client->credentials->uid, QUOTA_HOLDS, 1, &hold->charge, refusal);
-                if (r != 0) {
-                        free(hold);
-                        return r;
-                }
+        if (!hold)
+                return -ENOMEM;
+        hold->segment = segment;
+        hold->client = client;
+        r = quota_charge(client->registry->quota, client->credentials->uid, QUOTA_HOLDS, 1, &hold->charge, refusal);
+        if (r != 0) {
+                free(hold);
+                return r;
         }
+        RB_INSERT(hold_tree, &client->holds, hold);
+        *ret_hold = hold;
+        return 0;
+}
+
+int hold_reserve(struct client *client, struct segment *segment, struct hold **ret_hold, struct shmd_wire_refusal *refusal) {
+        struct hold *hold = hold_find(client, segment);
+
+        if (!hold) {
+                int r = hold_new(client, segment, &hold, refusal);
+
+                if (r != 0)
+                        return r;
+        }
+        hold->reserved++;
         *ret_hold = hold;
         return 0;
 }
 
 /* The first open that a hold counts makes it visible. */
-static void hold_insert(struct hold *hold, uint64_t now_usec) {
+static void hold_show(struct hold *hold, uint64_t now_usec) {
         struct segment *segment = hold->segment;
         struct registry *registry = segment->registry;
 
         hold->key = registry->next_key++;
         hold->since_usec = now_usec;
-        RB_INSERT(hold_tree, &hold->client->holds, hold);
         TAILQ_INSERT_TAIL(&segment->holds, hold, by_age);
         segment->holders++;
         registry->holds++;
@@ -395,8 +531,9 @@ static void hold_insert(struct hold *hold, uint64_t now_usec) {
 void hold_commit(struct hold *hold, enum shmd_access access, bool detached, uint64_t now_usec) {
         struct segment *segment = hold->segment;
 
+        hold->reserved--;
         if (hold_is_empty(hold))
-                hold_insert(hold, now_usec);
+                hold_show(hold, now_usec);
         if (detached)
                 hold->detached[access]++;
         else {
@@ -408,11 +545,17 @@ void hold_commit(struct hold *hold, enum shmd_access access, bool detached, uint
         segment->idle_usec = 0;
         segment->opened_usec = now_usec;
         linger_stop(segment);
+        /* A detached open is the kernel's to account for from its first moment. */
+        consider_idle(segment, now_usec);
 }
 
 void hold_abort(struct hold *hold) {
-        if (!hold || !hold_is_empty(hold))
+        if (!hold)
                 return;
+        hold->reserved--;
+        if (hold->reserved > 0 || !hold_is_empty(hold))
+                return;
+        RB_REMOVE(hold_tree, &hold->client->holds, hold);
         charge_done(&hold->charge);
         free(hold);
 }
@@ -466,13 +609,14 @@ enum settled registry_settle(struct segment *segment, uint64_t monotonic_usec, u
 
         if (segment->state != WIRE_STATE_UNLINKED) {
                 if (segment->lifetime == WIRE_LIFETIME_LINGER) {
-                        linger_start(segment, monotonic_usec + segment->linger_usec);
+                        linger_start(segment, add_saturating(monotonic_usec, segment->linger_usec));
                         return SETTLED_LINGER;
                 }
                 if (segment->lifetime != WIRE_LIFETIME_HOLDERS)
                         return SETTLED_KEEP;
         }
         registry_remove(segment);
+        observe(segment, WIRE_EVENT_FREED);
         return SETTLED_FREE;
 }
 
@@ -494,9 +638,9 @@ void registry_remove(struct segment *segment) {
         RB_REMOVE(id_tree, &registry->ids, segment);
         if (segment->creator.client)
                 TAILQ_REMOVE(&segment->creator.client->created, segment, by_creator);
+        remove_nameless(segment);
         registry->segments--;
-        registry->unlinked--;
-        registry->bytes -= segment->size;
+        registry->bytes -= segment->bytes.amount;
 }
 
 /* --- clients --- */
@@ -507,18 +651,19 @@ void client_init(struct client *client, struct registry *registry, struct creden
         TAILQ_INIT(&client->created);
 }
 
-void client_done(struct client *client, uint64_t now_usec) {
+bool client_reap(struct client *client, unsigned budget, uint64_t now_usec) {
         struct segment *segment;
         struct hold *hold;
 
-        while ((hold = RB_ROOT(&client->holds)))
+        for (; budget > 0 && (hold = RB_ROOT(&client->holds)); budget--)
                 hold_end(hold, now_usec);
-        while ((segment = TAILQ_FIRST(&client->created))) {
+        for (; budget > 0 && (segment = TAILQ_FIRST(&client->created)); budget--) {
                 TAILQ_REMOVE(&client->created, segment, by_creator);
                 segment->creator.client = NULL;
-                if (segment->lifetime == WIRE_LIFETIME_CREATOR)
+                if (segment->lifetime == WIRE_LIFETIME_CREATOR || segment->state == WIRE_STATE_UNPUBLISHED)
                         registry_unlink(segment, now_usec);
         }
+        return RB_EMPTY(&client->holds) && TAILQ_EMPTY(&client->created);
 }
 
 /* --- invariants --- */
@@ -542,9 +687,13 @@ static void check_segment(struct segment *segment) {
                 attached += hold_is_attached(hold);
         }
         require(holders == segment->holders && attached == segment->attached);
-        require((named == segment) == (segment->state != WIRE_STATE_UNLINKED));
-        require(segment->bytes.amount == segment->size && segment->bytes.account->uid == segment->owner.uid);
+        require((named == segment) == segment_has_name(segment));
+        require(segment_has_name(segment) || RB_FIND(nameless_tree, &segment->registry->nameless, segment) == segment);
+        require(segment->state != WIRE_STATE_UNPUBLISHED || (segment->creator.client && segment->attached > 0));
+        require(segment->size <= segment->maximum);
+        require(segment->bytes.amount == chargeable(segment->maximum) && segment->bytes.account->uid == segment->owner.uid);
         require(segment->count.amount == 1 && segment->count.account->uid == segment->owner.uid);
+        require(segment->descriptor.amount == 1 && segment->descriptor.account->uid == segment->owner.uid);
         require(segment->holders == 0 || segment->handed_out);
         require((segment->idle_usec == 0) == (segment->holders > 0) || !segment->handed_out);
         /* Nothing is lost from sight: what has to go is queued, watched or waited for. */
@@ -553,17 +702,17 @@ static void check_segment(struct segment *segment) {
 }
 
 void registry_check(struct registry *registry) {
-        uint64_t segments = 0, unlinked = 0, bytes = 0, holds = 0;
+        uint64_t segments = 0, nameless = 0, bytes = 0, holds = 0;
         struct segment *segment;
 
         RB_FOREACH(segment, id_tree, &registry->ids) {
-                require(segment->id < registry->next_id && segment->state != WIRE_STATE_UNPUBLISHED);
+                require(segment->id < registry->next_id);
                 check_segment(segment);
                 segments++;
-                unlinked += segment->state == WIRE_STATE_UNLINKED;
-                bytes += segment->size;
+                nameless += !segment_has_name(segment);
+                bytes += segment->bytes.amount;
                 holds += segment->holders;
         }
-        require(segments == registry->segments && unlinked == registry->unlinked);
+        require(segments == registry->segments && nameless == registry->nameless_count);
         require(bytes == registry->bytes && holds == registry->holds);
 }

@@ -5,12 +5,13 @@
  * Pure: no system call, no clock, no descriptor is touched. What has to be done in the
  * world is returned: segments that nobody is known to hold any more are put in a
  * queue (registry_take_idle), for the caller to ask the kernel about; what registry_settle() and
- * registry_remove() take out is the caller's to close.
+ * registry_remove() take out is the caller's to close. What happens to a segment is told to one
+ * observer, who may not call back.
  *
  * Invariants, walked by registry_check():
- *  - a segment is in the tree of ids from commit to destruction; in the tree of names exactly
- *    while it is not unlinked;
- *  - a hold is in its client's tree and its segment's list, and counts at least one open;
+ *  - a segment is in the tree of ids from commit to destruction, and either in the tree of names, or in the
+ *    tree of those without a name: not yet published, or unlinked;
+ *  - a hold is in its client's tree, and once it counts an open in its segment's list; it counts one, or is being prepared;
  *  - every segment and hold carries its charges, and they are given back with it.
  *
  * Two-phase: *_reserve does all that can fail and changes nothing that others see; *_commit
@@ -36,33 +37,38 @@ struct client;
 struct custody {
         int guard_fd;      /* the daemon's own description: memfd.h */
         int shared_fd[2];  /* descriptions that holders of the same access share; by enum shmd_access */
-        int watch;         /* inotify watch descriptor, or -1: lease.h */
+        int watch;         /* inotify watch descriptor, or -1; INT_MAX if none could be had: lease.h */
+        int retry;         /* which of the delays before the next question it waits for, or -1 */
+        uint64_t retry_usec; /* CLOCK_MONOTONIC */
         RB_ENTRY(segment) by_watch;
-        TAILQ_ENTRY(segment) unwatched_entry;
+        TAILQ_ENTRY(segment) retry_entry;
         TAILQ_ENTRY(segment) shared_order; /* in the order of last use: memfd.h */
 };
 
-#define CUSTODY_INIT { .guard_fd = -EBADF, .shared_fd = { -EBADF, -EBADF }, .watch = -1 }
+#define CUSTODY_INIT { .guard_fd = -EBADF, .shared_fd = { -EBADF, -EBADF }, .watch = -1, .retry = -1 }
 
 /* Who made a segment. Kept beyond that client's life. */
 struct creator {
         struct client *client; /* NULL once it is gone */
         pid_t pid;
         uid_t uid;
+        uint64_t started; /* clock ticks since boot */
         char command[16];
         char unit[64];
+        char executable[128];
 };
 
 struct segment {
         RB_ENTRY(segment) by_id;
-        RB_ENTRY(segment) by_name;
+        RB_ENTRY(segment) by_name; /* in one of the trees, named or nameless */
         TAILQ_ENTRY(segment) idle_entry;
         RB_ENTRY(segment) by_linger;
         TAILQ_ENTRY(segment) by_creator;
         TAILQ_HEAD(segment_holds, hold) holds;
         struct registry *registry;
         uint64_t id;
-        uint64_t size; /* of a POSIX segment: when last looked at */
+        uint64_t size;    /* of a POSIX segment: when last looked at */
+        uint64_t maximum; /* what it may grow to, and what is charged; the size, if it is not resizable */
         uint64_t linger_usec;
         uint64_t linger_until_usec; /* CLOCK_MONOTONIC; zero: not in the tree of the lingering */
         uint64_t created_usec;      /* CLOCK_REALTIME, as the two below */
@@ -70,8 +76,9 @@ struct segment {
         uint64_t idle_usec; /* zero while held */
         struct ownership owner; /* as the inode said when last looked at */
         struct creator creator;
-        struct charge bytes, count;
+        struct charge bytes, count, descriptor;
         struct custody custody;
+        uint64_t device, inode; /* as /proc/PID/maps has them; when last looked at */
         char *name;
         char *labels;
         uint32_t holders;  /* entries of holds */
@@ -80,8 +87,14 @@ struct segment {
         uint16_t labels_size;
         uint8_t lifetime; /* enum wire_lifetime */
         uint8_t state;    /* enum wire_state */
+        bool frozen;      /* stays true when it is unlinked */
         uint8_t backing;  /* enum wire_backing */
+        uint8_t page_shift;
         bool posix;
+        bool resizable;
+        bool single_writer;
+        bool had_name; /* was published once */
+        bool truncated; /* a file that was made shorter than the segment */
         bool idle_queued;
         bool handed_out; /* a descriptor has left since the kernel last said that nobody has one */
 };
@@ -95,13 +108,15 @@ struct hold {
         struct charge charge;
         uint64_t key;
         uint64_t since_usec;
-        uint32_t attached[2]; /* by enum shmd_access: ended by RELEASE or with the connection */
-        uint32_t detached[2]; /* ended when the kernel says that nobody has the segment, or with the connection */
+        uint64_t attached[2]; /* by enum shmd_access: ended by RELEASE or with the connection */
+        uint64_t detached[2]; /* ended when the kernel says that nobody has the segment, or with the connection */
+        uint32_t reserved;    /* opens that are being prepared; only in the middle of a request */
 };
 
 RB_HEAD(hold_tree, hold);
 RB_HEAD(id_tree, segment);
 RB_HEAD(name_tree, segment);
+RB_HEAD(nameless_tree, segment);
 RB_HEAD(linger_tree, segment);
 TAILQ_HEAD(segment_queue, segment);
 
@@ -114,15 +129,21 @@ struct client {
         uint64_t key; /* never used again */
 };
 
+/* What happens to a segment, enum wire_event. old_name and old_size are those of a renaming. */
+typedef void (*registry_observer)(struct segment *segment, int event, const char *old_name, size_t old_size, void *userdata);
+
 struct registry {
         struct quota *quota;
         struct id_tree ids;
         struct name_tree names;
+        struct nameless_tree nameless;
+        registry_observer observer; /* or NULL */
+        void *observer_userdata;
         struct segment_queue idle;
         struct linger_tree lingering;
         uint64_t next_id;
         uint64_t next_key;
-        uint64_t segments, unlinked, bytes, holds;
+        uint64_t segments, nameless_count, bytes, holds;
 };
 
 /* first_id: greater than any id ever used before. */
@@ -133,8 +154,11 @@ void registry_done(struct registry *registry);
 
 void client_init(struct client *client, struct registry *registry, struct credentials *credentials);
 
-/* All holds of the client end, and with them the segments whose lifetime is their creator's. */
-void client_done(struct client *client, uint64_t now_usec);
+/*
+ * All holds of the client end, and with them what it has not published, and the segments whose lifetime is their
+ * creator's. At most budget of them at a time: true when nothing is left, and the client may be freed.
+ */
+bool client_reap(struct client *client, unsigned budget, uint64_t now_usec);
 
 struct segment *registry_find_id(struct registry *registry, uint64_t id);
 struct segment *registry_find_name(struct registry *registry, const char *name, size_t size);
@@ -142,8 +166,8 @@ struct segment *registry_find_name(struct registry *registry, const char *name, 
 /* In the order of names: the first after a name (or from a prefix on), while it begins with the prefix; or NULL. */
 struct segment *registry_next_name(struct registry *registry, const char *prefix, size_t prefix_size, const char *after,
                                    size_t after_size);
-/* In the order of ids: the first unlinked segment after an id, or NULL. */
-struct segment *registry_next_unlinked(struct registry *registry, uint64_t after_id);
+/* In the order of ids: the first segment without a name after an id, or NULL. */
+struct segment *registry_next_nameless(struct registry *registry, uint64_t after_id);
 
 /* What a segment shall be. Pointers are borrowed; the name has been checked. */
 struct segment_plan {
@@ -152,16 +176,21 @@ struct segment_plan {
         const char *labels;
         size_t labels_size;
         uint64_t size;
+        uint64_t maximum; /* not less than size */
         uint64_t linger_usec;
         mode_t mode;
         enum wire_lifetime lifetime;
         enum wire_backing backing;
+        uint8_t page_shift;
         bool posix;
+        bool resizable;
+        bool unpublished;
+        bool single_writer;
 };
 
 /*
- * A new segment, charged, with an id, owned by the client, not yet visible. 0, SHMD_EXISTS,
- * SHMD_OVER_LIMIT with *refusal, or -ENOMEM.
+ * A new segment, charged, with an id, owned by the client, not yet visible. 0, SHMD_EXISTS (if it is to have its name at
+ * once), SHMD_OVER_LIMIT with *refusal, or -ENOMEM.
  */
 int registry_reserve(struct registry *registry, struct client *client, const struct segment_plan *plan, uint64_t now_usec,
                      struct segment **ret_segment, struct shmd_wire_refusal *refusal);
@@ -172,7 +201,7 @@ void registry_abort(struct segment *segment); /* NULL does nothing */
 int hold_reserve(struct client *client, struct segment *segment, struct hold **ret_hold, struct shmd_wire_refusal *refusal);
 /* Counts one open. detached: the kernel accounts for it, not the connection. */
 void hold_commit(struct hold *hold, enum shmd_access access, bool detached, uint64_t now_usec);
-void hold_abort(struct hold *hold); /* frees it if it counts nothing; NULL does nothing */
+void hold_abort(struct hold *hold); /* NULL does nothing */
 
 /* One open of the client ends. 0 or SHMD_NOT_HELD. */
 int hold_release(struct client *client, uint64_t id, enum shmd_access access, uint64_t now_usec);
@@ -180,8 +209,23 @@ int hold_release(struct client *client, uint64_t id, enum shmd_access access, ui
 /* Takes the name away. */
 void registry_unlink(struct segment *segment, uint64_t now_usec);
 
-/* 0, SHMD_EXISTS or -ENOMEM. */
+/*
+ * Whether the client may publish these segments together, at most SHMD_DESCRIPTORS_MAX: they are its own and unpublished, no name comes twice, and each name is
+ * free, or with replace its segment is the client's to unlink. 0, SHMD_NOT_FOUND, SHMD_INVALID, SHMD_EXISTS or SHMD_NOT_OWNER, with
+ * the index of the first that it may not in refusal->item.
+ */
+int registry_may_publish(struct client *client, const uint64_t *ids, size_t count, bool replace, struct shmd_wire_refusal *refusal);
+/* Publishes one of them; it can't fail. A segment that had the name is unlinked in the same step. */
+void registry_publish(struct segment *segment, uint64_t now_usec);
+
+/* 0, SHMD_EXISTS, SHMD_NOT_FOUND if it has no name, or -ENOMEM. */
 int registry_rename(struct segment *segment, const char *name, size_t size);
+
+/* 0; SHMD_CREATOR_GONE: it can't end with a creator that has ended. */
+int registry_set_lifetime(struct segment *segment, enum wire_lifetime lifetime, uint64_t linger_usec, uint64_t now_usec);
+
+void registry_set_size(struct segment *segment, uint64_t size); /* up to the maximum */
+void registry_set_frozen(struct segment *segment);
 
 /* The segment belongs to somebody else, or has another mode: its charges follow. 0, SHMD_OVER_LIMIT, -ENOMEM. */
 int registry_set_owner(struct segment *segment, const struct ownership *owner, struct shmd_wire_refusal *refusal);
@@ -234,6 +278,10 @@ static inline void registry_abortp(struct segment **segment) {
 }
 static inline void hold_abortp(struct hold **hold) {
         hold_abort(*hold);
+}
+
+static inline bool segment_has_name(const struct segment *segment) {
+        return segment->state == WIRE_STATE_PUBLISHED || segment->state == WIRE_STATE_FROZEN;
 }
 
 /* Whether anybody is known to hold it. */

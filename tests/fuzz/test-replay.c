@@ -219,7 +219,8 @@ static void send_message(struct raw *raw, const struct message *message) {
 
         for (unsigned i = 0; i < fds.count; i++)
                 fds.fd[i] = fd_pool[i % ELEMENTSOF(fd_pool)];
-        for (int attempt = 0; attempt < 1000; attempt++) {
+        /* Proving that a segment is frozen takes the kernel up to a second, and its asker is not read from meanwhile. */
+        for (int attempt = 0; attempt < 1000000; attempt++) {
                 const bool alive = drain(raw);
                 int r = -EPIPE;
 

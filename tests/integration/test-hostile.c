@@ -175,7 +175,7 @@ static const struct {
         size_t size;
 } paddings[] = {
         { SHMD_OP_OPEN, offsetof(struct shmd_wire_target, padding), 6 },
-        { SHMD_OP_OPEN, offsetof(struct shmd_wire_open, flags) + 1, 3 },
+        { SHMD_OP_OPEN, offsetof(struct shmd_wire_open, flags) + 2, 2 }, /* the byte before has SHMD_WIRE_WAIT */
         { SHMD_OP_OPEN, offsetof(struct shmd_wire_open, padding), 4 },
         { SHMD_OP_CREATE, offsetof(struct shmd_wire_create, flags) + 1, 3 },
         { SHMD_OP_CREATE, offsetof(struct shmd_wire_create, lifetime) + 1, 3 },

@@ -20,7 +20,7 @@ make_quietly() {
 
 find_one() {
         found=$(find "$destination" -name "$1")
-        [ -n "$found" ] || fail "$1 is not installed"
+        found=$(find "$destination" -name "$1" ! -type d)
         [ "$(echo "$found" | wc -l)" -eq 1 ] || fail "$1 is installed more than once: $found"
         echo "$found"
 }

@@ -276,7 +276,7 @@ test_rm() {
         errs 'shmdctl: cannot remove "nothing": no such segment'
         expect 0 shmdctl list rm/
         says_nothing
-        expect 0 shmdctl create -- -dash 1
+        expect 0 shmdctl create /-dash 1 # after "--" create would expect a program
         expect 0 shmdctl rm -- -dash
 }
 

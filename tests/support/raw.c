@@ -201,7 +201,7 @@ void raw_list_ids(struct raw *raw, uint64_t *ids, size_t *count) {
                 memcpy(&segment, at, sizeof(segment));
                 ids[i] = segment.id;
                 at += sizeof(segment) + ALIGN8((size_t) segment.name_size + segment.labels_size +
-                                               segment.command_size + segment.unit_size);
+                                               segment.command_size + segment.unit_size + segment.executable_size);
         }
         ck_assert_ptr_eq(at, end);
         *count = n;

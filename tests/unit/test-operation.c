@@ -27,18 +27,30 @@ static const struct {
         unsigned flags;
 } released[] = {
         { 1, "hello", 16, 32, false, 0, 1, RIGHT_NONE, OPERATION_FIRST },
-        { 2, "create", 32, 24, true, 0, 1, RIGHT_NONE, 0 },
-        { 3, "open", 24, 24, true, 0, 1, RIGHT_SEE, 0 },
+        { 2, "create", 48, 32, true, 0, 1, RIGHT_NONE, 0 },
+        { 3, "open", 32, 32, true, 0, 1, RIGHT_NONE, OPERATION_LATE },
         { 4, "release", 16, 8, false, 0, 0, RIGHT_NONE, OPERATION_ONEWAY },
-        { 5, "resume", 16, 24, false, 1, 0, RIGHT_NONE, 0 },
+        { 5, "resume", 16, 32, false, 1, 0, RIGHT_NONE, 0 },
         { 6, "unlink", 16, 8, true, 0, 0, RIGHT_OWNER, 0 },
-        { 7, "stat", 16, 96, true, 0, 0, RIGHT_SEE, 0 },
+        { 7, "stat", 16, 136, true, 0, 0, RIGHT_SEE, 0 },
         { 8, "list", 16, 8, true, 0, 0, RIGHT_NONE, 0 },
         { 9, "holders", 24, 16, true, 0, 0, RIGHT_SEE, 0 },
         { 10, "chmod", 24, 8, true, 0, 0, RIGHT_OWNER, 0 },
         { 11, "chown", 24, 8, true, 0, 0, RIGHT_OWNER, 0 },
         { 12, "rename", 24, 8, true, 0, 0, RIGHT_OWNER, 0 },
         { 13, "status", 8, 208, false, 0, 0, RIGHT_NONE, 0 },
+        { 14, "publish", 8, 8, true, 0, 0, RIGHT_NONE, 0 },
+        { 15, "set_lifetime", 32, 8, true, 0, 0, RIGHT_OWNER, 0 },
+        { 16, "resize", 24, 16, true, 0, 0, RIGHT_SEE, 0 },
+        { 17, "freeze", 16, 8, true, 0, 0, RIGHT_OWNER, 0 },
+        { 18, "create_file", 48, 32, true, 2, 1, RIGHT_NONE, 0 },
+        { 19, "watch", 8, 8, true, 0, 0, RIGHT_NONE, 0 },
+        { 20, "unwatch", 8, 8, false, 0, 0, RIGHT_NONE, 0 },
+        { 21, "cancel", 8, 8, false, 0, 0, RIGHT_NONE, 0 },
+        { 22, "open_many", 8, 8, true, 0, 253, RIGHT_NONE, 0 },
+        { 23, "create_many", 8, 8, true, 0, 253, RIGHT_NONE, 0 },
+        { 24, "release_many", 8, 8, true, 0, 0, RIGHT_NONE, OPERATION_ONEWAY },
+        { 25, "event", 8, 48, true, 0, 0, RIGHT_NONE, OPERATION_EVENT },
 };
 
 START_TEST(test_released_rows) {
@@ -87,6 +99,15 @@ START_TEST(test_rows_are_sound) {
                 /* What is never answered can't give anything. */
                 if (operation->flags & OPERATION_ONEWAY)
                         ck_assert_uint_eq(operation->fds_out, 0);
+                /* What no client may ask for has nothing of a request. */
+                if (operation->flags & OPERATION_EVENT) {
+                        ck_assert_uint_eq(operation->request_size, sizeof(struct shmd_wire_empty));
+                        ck_assert_uint_eq(operation->fds_in, 0);
+                        ck_assert_uint_eq(operation->fds_out, 0);
+                        ck_assert_int_eq(operation->right, RIGHT_NONE);
+                }
+                /* Answered at once, later, or never: one of them. */
+                ck_assert_int_eq(operation->flags & (operation->flags - 1), 0);
                 /* Nothing but the version exchange comes before it. */
                 ck_assert_int_eq((operation->flags & OPERATION_FIRST) != 0, operation->number == SHMD_OP_HELLO);
                 for (size_t j = 0; j < i; j++)
@@ -100,21 +121,42 @@ START_TEST(test_layout) {
         ck_assert_uint_eq(sizeof(struct shmd_wire_header), 8);
         ck_assert_uint_eq(offsetof(struct shmd_wire_header, serial), 4);
         ck_assert_uint_eq(offsetof(struct shmd_wire_target, name_size), 8);
-        ck_assert_uint_eq(sizeof(struct shmd_wire_refusal), 48);
+        ck_assert_uint_eq(sizeof(struct shmd_wire_refusal), 96);
         ck_assert_uint_eq(offsetof(struct shmd_wire_refusal, requested), 16);
         ck_assert_uint_eq(offsetof(struct shmd_wire_refusal, item), 40);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_refusal, biggest), 48);
+        ck_assert_uint_eq(sizeof(struct shmd_wire_user), 16);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_user, uid), 8);
         ck_assert_uint_eq(offsetof(struct shmd_wire_hello_reply, generation_slots), 24);
-        ck_assert_uint_eq(offsetof(struct shmd_wire_create, flags), 20);
-        ck_assert_uint_eq(offsetof(struct shmd_wire_create, labels_size), 30);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_create, maximum), 8);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_create, linger_usec), 16);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_create, flags), 28);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_create, labels_size), 38);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_create, page_shift), 40);
         ck_assert_uint_eq(offsetof(struct shmd_wire_open, flags), 16);
-        ck_assert_uint_eq(offsetof(struct shmd_wire_opened, generation), 16);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_open, timeout_usec), 24);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_opened, maximum), 16);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_opened, generation), 24);
         ck_assert_uint_eq(offsetof(struct shmd_wire_release, access), 8);
         ck_assert_uint_eq(offsetof(struct shmd_wire_list, prefix_size), 12);
         ck_assert_uint_eq(sizeof(struct shmd_wire_holder), 120);
         ck_assert_uint_eq(offsetof(struct shmd_wire_holder, command), 40);
-        ck_assert_uint_eq(offsetof(struct shmd_wire_segment, uid), 56);
-        ck_assert_uint_eq(offsetof(struct shmd_wire_segment, lifetime), 72);
-        ck_assert_uint_eq(offsetof(struct shmd_wire_segment, name_size), 88);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_segment, creator_started), 80);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_segment, uid), 88);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_segment, lifetime), 104);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_segment, name_size), 120);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_segment, executable_size), 128);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_publish, count), 4);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_set_lifetime, linger_usec), 16);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_set_lifetime, lifetime), 24);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_resize, size), 16);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_watch, prefix_size), 4);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_event, kind), 32);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_event, name_size), 40);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_event, old_name_size), 42);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_many, flags), 4);
+        ck_assert_uint_eq(sizeof(struct shmd_wire_item), 40);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_item, opened), 8);
         ck_assert_uint_eq(offsetof(struct shmd_wire_status_reply, version), 96);
         ck_assert_uint_eq(offsetof(struct shmd_wire_status_reply, used), 128);
 }
@@ -124,7 +166,8 @@ END_TEST
 START_TEST(test_statuses) {
         static const int errors[] = {
                 0,      EPROTO, EOPNOTSUPP, EINVAL, EINVAL, ENAMETOOLONG, ENOENT, EEXIST, EACCES,
-                EPERM,  EBADF,  EBUSY,      EDQUOT, EFBIG,  ENOMEM,       ENFILE, EIO,
+                EPERM,  EBADF,  EBUSY,      EDQUOT, EFBIG,  ENOMEM,       ENFILE, EIO,    EPERM,
+                ETIMEDOUT, ECANCELED, EPERM, EPERM, ENOTSUP, ENOMEM, ESRCH, EACCES,
         };
 
         for (unsigned i = 0; i < ELEMENTSOF(errors); i++) {
@@ -132,6 +175,25 @@ START_TEST(test_statuses) {
                 for (unsigned j = 0; j < i; j++)
                         ck_assert_str_ne(status_to_words(i), status_to_words(j));
         }
+}
+END_TEST
+
+/* Numbers that stand on the wire, and in what programs compare. */
+START_TEST(test_numbers) {
+        ck_assert_int_eq(WIRE_LIFETIME_PERSIST, 0);
+        ck_assert_int_eq(WIRE_LIFETIME_CREATOR, 3);
+        ck_assert_int_eq(WIRE_STATE_UNPUBLISHED, 0);
+        ck_assert_int_eq(WIRE_STATE_UNLINKED, 3);
+        ck_assert_int_eq(WIRE_BACKING_FILE, 3);
+        ck_assert_int_eq(WIRE_EVENT_CREATED, 1);
+        ck_assert_int_eq(WIRE_EVENT_LOST, 8);
+        ck_assert_int_eq(SHMD_LIMIT_BYTES, 1);
+        ck_assert_int_eq(SHMD_LIMIT_DESCRIPTORS, 6);
+        ck_assert_int_eq(SHMD_LIMIT_MAXIMUM, 12);
+        ck_assert_int_eq(SHMD_LIMIT_COUNT, 13);
+        ck_assert_int_eq(SHMD_WIRE_WRITE, 1);
+        ck_assert_int_eq(SHMD_WIRE_UNPUBLISHED, 64);
+        ck_assert_int_eq(SHMD_WIRE_WAIT, 256);
 }
 END_TEST
 
@@ -168,6 +230,7 @@ static Suite *operation_suite(void) {
         tcase_add_test(tests, test_find);
         tcase_add_test(tests, test_rows_are_sound);
         tcase_add_test(tests, test_layout);
+        tcase_add_test(tests, test_numbers);
         tcase_add_test(tests, test_statuses);
         tcase_add_test(tests, test_unknown_statuses);
         tcase_add_test(tests, test_status_from_errno);

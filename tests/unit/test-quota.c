@@ -25,6 +25,8 @@ static void setup(void) {
 /* Whatever a test charges it gives back, and then no account may be left. */
 static void teardown(void) {
         ck_assert(RB_EMPTY(&quota.accounts));
+        for (enum quota_resource r = 0; r < QUOTA_COUNT; r++)
+                ck_assert_uint_eq(quota.total[r], 0);
         ck_assert_uint_eq(faults_live(), live_before);
 }
 
@@ -92,6 +94,7 @@ static const enum shmd_limit limits[QUOTA_COUNT] = {
         [QUOTA_HOLDS] = SHMD_LIMIT_HOLDS,
         [QUOTA_CONNECTIONS] = SHMD_LIMIT_CONNECTIONS,
         [QUOTA_WATCHES] = SHMD_LIMIT_WATCHES,
+        [QUOTA_DESCRIPTORS] = SHMD_LIMIT_DESCRIPTORS,
 };
 
 START_TEST(test_limit) {
@@ -302,6 +305,259 @@ START_TEST(test_force_alone) {
 }
 END_TEST
 
+/* --- the pool that all have in common --- */
+
+/* One by one, until he is refused. */
+static unsigned charge_all_there_is(uid_t uid, enum quota_resource resource, struct charge *charges, unsigned room) {
+        for (unsigned n = 0; n < room; n++)
+                if (charge(uid, resource, 1, &charges[n]) != 0)
+                        return n;
+        ck_abort_msg("no limit");
+        return 0;
+}
+
+static void done_all(struct charge *charges, unsigned n) {
+        while (n > 0)
+                charge_done(&charges[--n]);
+}
+
+START_TEST(test_pool_share) {
+        static const struct {
+                uint64_t pool, used, by_others, maximum;
+        } shares[] = {
+                { 100, 0, 0, 75 }, { 100, 75, 0, 75 }, { 100, 10, 20, 60 },    /* of 10 + 70 */
+                { 100, 0, 75, 19 }, { 100, 0, 99, 1 }, { 100, 0, 100, 0 },     /* rounded up */
+                { 100, 40, 60, 30 }, { 4, 0, 0, 3 }, { 3, 0, 0, 3 }, { 2, 0, 0, 2 }, { 1, 0, 0, 1 }, { 0, 0, 0, 0 },
+                { UINT64_MAX - 1, 0, 0, UINT64_MAX / 4 * 3 + 2 }, { UINT64_MAX, 5, 0, QUOTA_UNLIMITED },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(shares); i++) {
+                struct charge hers, others;
+
+                quota.pool[QUOTA_BYTES] = QUOTA_UNLIMITED;
+                ck_assert_int_eq(charge(ALICE, QUOTA_BYTES, shares[i].used, &hers), 0);
+                ck_assert_int_eq(charge(BOB, QUOTA_BYTES, shares[i].by_others, &others), 0);
+                quota.pool[QUOTA_BYTES] = shares[i].pool;
+                ck_assert_uint_eq(quota_maximum(&quota, ALICE, QUOTA_BYTES), shares[i].maximum);
+                ck_assert_uint_eq(quota_maximum(&quota, 0, QUOTA_BYTES), QUOTA_UNLIMITED);
+                ck_assert_uint_eq(quota_maximum(&quota, ALICE, QUOTA_HOLDS), QUOTA_UNLIMITED);
+                ck_assert_uint_eq(quota.total[QUOTA_BYTES], shares[i].used + shares[i].by_others);
+                charge_done(&hers);
+                charge_done(&others);
+                ck_assert_uint_eq(quota.total[QUOTA_BYTES], 0);
+        }
+}
+END_TEST
+
+/* Whatever everybody takes, there is something left for the next one. */
+START_TEST(test_pool_is_shared) {
+        static struct charge charges[4][1000];
+        static const unsigned expected[] = { 750, 188, 47, 12 };
+
+        quota.pool[QUOTA_DESCRIPTORS] = 1000;
+        for (unsigned i = 0; i < 4; i++) {
+                ck_assert_uint_eq(charge_all_there_is(ALICE + i, QUOTA_DESCRIPTORS, charges[i], 1000), expected[i]);
+                expect_refusal(SHMD_LIMIT_DESCRIPTORS, ALICE + i, 1, expected[i], expected[i]);
+        }
+        /* What one gives back is everybody's: the others may have three quarters of it and what they have. */
+        done_all(charges[0], expected[0]);
+        ck_assert_uint_eq(quota_maximum(&quota, BOB, QUOTA_DESCRIPTORS), (188 + 753) - (188 + 753) / 4);
+        for (unsigned i = 1; i < 4; i++)
+                done_all(charges[i], expected[i]);
+        ck_assert_uint_eq(quota.total[QUOTA_DESCRIPTORS], 0);
+}
+END_TEST
+
+/* The smaller of the two limits is what holds; and is what a refusal tells. */
+START_TEST(test_pool_and_maximum) {
+        struct charge first, second = { 0 };
+
+        quota.pool[QUOTA_BYTES] = 100;
+        quota.maximum[QUOTA_BYTES] = 50;
+        ck_assert_uint_eq(quota_maximum(&quota, ALICE, QUOTA_BYTES), 50);
+        ck_assert_int_eq(charge(BOB, QUOTA_BYTES, 40, &first), 0);
+        ck_assert_int_eq(charge(ALICE, QUOTA_BYTES, 46, &second), SHMD_OVER_LIMIT);
+        expect_refusal(SHMD_LIMIT_BYTES, ALICE, 46, 0, 45);
+        quota.maximum[QUOTA_BYTES] = 44;
+        ck_assert_int_eq(charge(ALICE, QUOTA_BYTES, 45, &second), SHMD_OVER_LIMIT);
+        expect_refusal(SHMD_LIMIT_BYTES, ALICE, 45, 0, 44);
+        ck_assert_int_eq(charge(ALICE, QUOTA_BYTES, 44, &second), 0);
+        charge_done(&first);
+        charge_done(&second);
+}
+END_TEST
+
+/* Root takes what he wants, and the others have the less. */
+START_TEST(test_pool_and_root) {
+        struct charge all, more, none = { 0 };
+
+        quota.pool[QUOTA_BYTES] = 100;
+        ck_assert_int_eq(charge(0, QUOTA_BYTES, 100, &all), 0);
+        ck_assert_int_eq(charge(ALICE, QUOTA_BYTES, 1, &none), SHMD_OVER_LIMIT);
+        ck_assert_int_eq(charge(0, QUOTA_BYTES, 50, &more), 0);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 150);
+        ck_assert_uint_eq(quota_maximum(&quota, ALICE, QUOTA_BYTES), 0);
+        charge_done(&all);
+        ck_assert_uint_eq(quota_maximum(&quota, ALICE, QUOTA_BYTES), 38);
+        charge_done(&more);
+}
+END_TEST
+
+/* No user's own sum, but that of all. */
+START_TEST(test_pool_overflow) {
+        struct charge first, second = { 0 };
+
+        ck_assert_int_eq(charge(ALICE, QUOTA_BYTES, UINT64_MAX - 10, &first), 0);
+        ck_assert_int_eq(charge(BOB, QUOTA_BYTES, 11, &second), SHMD_OVER_LIMIT);
+        ck_assert_int_eq(charge(0, QUOTA_BYTES, 11, &second), SHMD_OVER_LIMIT);
+        ck_assert_int_eq(charge(BOB, QUOTA_BYTES, 10, &second), 0);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], UINT64_MAX);
+        charge_done(&first);
+        charge_done(&second);
+}
+END_TEST
+
+/* Who is given something is charged in the pool as if he had asked for it. */
+START_TEST(test_pool_and_move) {
+        struct charge hers, his;
+
+        quota.pool[QUOTA_BYTES] = 100;
+        ck_assert_int_eq(charge(ALICE, QUOTA_BYTES, 60, &hers), 0);
+        ck_assert_int_eq(charge(BOB, QUOTA_BYTES, 20, &his), 0);
+        ck_assert_int_eq(charge_move(&hers, BOB, &refusal), SHMD_OVER_LIMIT); /* he may have 30 */
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 80);
+        ck_assert_uint_eq(hers.account->uid, ALICE);
+        ck_assert_int_eq(charge_move(&his, ALICE, &refusal), SHMD_OVER_LIMIT);
+        ck_assert_int_eq(charge_move(&his, CAROL, &refusal), SHMD_OVER_LIMIT); /* she may have 15 */
+        charge_done(&hers);
+        ck_assert_int_eq(charge_move(&his, CAROL, &refusal), 0);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 20);
+        charge_done(&his);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 0);
+}
+END_TEST
+
+/* Somebody makes a file as large as he likes: that is his affair, and takes nothing away from anybody else's share. */
+START_TEST(test_pool_and_force) {
+        struct charge forced, his, none = { 0 };
+
+        quota.pool[QUOTA_BYTES] = 100;
+        ck_assert_int_eq(charge(ALICE, QUOTA_BYTES, 5, &forced), 0);
+        charge_force(&forced, ALICE, 50); /* within her share: all of it counts */
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 50);
+        charge_force(&forced, ALICE, UINT64_C(1) << 62);
+        ck_assert_uint_eq(quota_used(&quota, ALICE, QUOTA_BYTES), UINT64_C(1) << 62);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 75);
+        ck_assert_int_eq(charge(ALICE, QUOTA_BYTES, 0, &none), SHMD_OVER_LIMIT);
+        ck_assert_int_eq(charge(BOB, QUOTA_BYTES, 19, &his), 0);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 94);
+
+        charge_force(&forced, CAROL, 1000); /* to her, of whose share five are left */
+        ck_assert_uint_eq(quota_used(&quota, ALICE, QUOTA_BYTES), 0);
+        ck_assert_uint_eq(quota_used(&quota, CAROL, QUOTA_BYTES), 1000);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 19 + 61);
+        charge_force(&forced, CAROL, 7);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 19 + 7);
+        charge_force(&forced, 0, 1000); /* but root's counts */
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 1019);
+        charge_force(&forced, 0, UINT64_MAX);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], UINT64_MAX);
+        charge_done(&forced);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 19);
+        charge_done(&his);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 0);
+}
+END_TEST
+
+/* Past his own limit as well. */
+START_TEST(test_pool_and_force_past_maximum) {
+        struct charge forced, more;
+
+        quota.pool[QUOTA_BYTES] = 1000;
+        quota.maximum[QUOTA_BYTES] = 30;
+        ck_assert_int_eq(charge(ALICE, QUOTA_BYTES, 0, &forced), 0);
+        ck_assert_int_eq(charge(ALICE, QUOTA_BYTES, 10, &more), 0);
+        charge_force(&forced, ALICE, 500);
+        ck_assert_uint_eq(quota_used(&quota, ALICE, QUOTA_BYTES), 510);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 30);
+        charge_force(&more, ALICE, 500);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 20);
+        charge_done(&more);
+        charge_done(&forced);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 0);
+}
+END_TEST
+
+/* --- who has most --- */
+
+static void expect_biggest(const uint64_t used[3], const uid_t uids[3]) {
+        struct charge none = { 0 };
+
+        memset(&refusal, 0xff, sizeof(refusal)); /* whatever was there */
+        ck_assert_int_eq(quota_charge(&quota, BOB, QUOTA_SEGMENTS, UINT64_MAX, &none, &refusal), SHMD_OVER_LIMIT);
+        for (unsigned i = 0; i < 3; i++) {
+                ck_assert_uint_eq(refusal.biggest[i].used, used[i]);
+                ck_assert_uint_eq(refusal.biggest[i].uid, uids[i]);
+                ck_assert_uint_eq(refusal.biggest[i].padding, 0);
+        }
+        ck_assert_uint_eq(refusal.item, 0);
+        ck_assert_uint_eq(refusal.padding, 0);
+}
+
+START_TEST(test_biggest) {
+        static const struct {
+                uid_t uid;
+                uint64_t amount;
+        } users[] = { { 1005, 5 }, { 1001, 9 }, { 1004, 5 }, { 0, 7 }, { 1003, 5 }, { 1002, 8 }, { 1006, 1 } };
+        struct charge charges[ELEMENTSOF(users)], other, nothing;
+
+        quota.maximum[QUOTA_SEGMENTS] = 100;
+        expect_biggest((uint64_t[]) { 0, 0, 0 }, (uid_t[]) { 0, 0, 0 });
+        ck_assert_int_eq(charge(CAROL, QUOTA_HOLDS, 1000, &other), 0); /* of something else */
+        ck_assert_int_eq(charge(CAROL, QUOTA_SEGMENTS, 0, &nothing), 0);
+        expect_biggest((uint64_t[]) { 0, 0, 0 }, (uid_t[]) { 0, 0, 0 });
+
+        for (size_t i = 0; i < ELEMENTSOF(users); i++)
+                ck_assert_int_eq(charge(users[i].uid, QUOTA_SEGMENTS, users[i].amount, &charges[i]), 0);
+        expect_biggest((uint64_t[]) { 9, 8, 7 }, (uid_t[]) { 1001, 1002, 0 });
+        charge_done(&charges[1]);
+        expect_biggest((uint64_t[]) { 8, 7, 5 }, (uid_t[]) { 1002, 0, 1003 }); /* the smallest uid of those who have as much */
+        charge_done(&charges[4]);
+        charge_done(&charges[5]);
+        expect_biggest((uint64_t[]) { 7, 5, 5 }, (uid_t[]) { 0, 1004, 1005 });
+        charge_done(&charges[0]);
+        charge_done(&charges[2]);
+        expect_biggest((uint64_t[]) { 7, 1, 0 }, (uid_t[]) { 0, 1006, 0 });
+        charge_done(&charges[3]);
+        charge_done(&charges[6]);
+        charge_done(&other);
+        charge_done(&nothing);
+}
+END_TEST
+
+/* In whatever order accounts come. */
+START_TEST(test_biggest_of_many) {
+        struct charge charges[50];
+
+        quota.maximum[QUOTA_SEGMENTS] = 100;
+        for (unsigned i = 0; i < ELEMENTSOF(charges); i++)
+                ck_assert_int_eq(charge(2000 + i, QUOTA_SEGMENTS, 1 + i * (unsigned) (_i * 2 + 1) % 53, &charges[i]), 0);
+        for (unsigned n = ELEMENTSOF(charges); n > 0; n--) {
+                uint64_t used[3] = { 0 };
+                uid_t uids[3] = { 0 };
+
+                for (unsigned k = 0; k < 3; k++)
+                        for (unsigned i = 0; i < n; i++)
+                                if (charges[i].amount > used[k] && (k == 0 || charges[i].amount < used[k - 1])) {
+                                        used[k] = charges[i].amount;
+                                        uids[k] = 2000 + i;
+                                }
+                expect_biggest(used, uids);
+                charge_done(&charges[n - 1]);
+        }
+}
+END_TEST
+
 /* --- without memory --- */
 
 START_TEST(test_charge_without_memory) {
@@ -374,6 +630,8 @@ START_TEST(test_quota_done) {
                 ck_assert_int_eq(charge(ALICE + i * 7 % 20, QUOTA_HOLDS, i, &charges[i]), 0);
         ck_assert_uint_eq(ACCOUNTS(), 20);
         quota_done(&quota);
+        ck_assert_uint_eq(ACCOUNTS(), 0);
+        quota_init(&quota);
 }
 END_TEST
 
@@ -395,6 +653,16 @@ static Suite *quota_suite(void) {
         tcase_add_test(tests, test_move_refused);
         tcase_add_test(tests, test_force);
         tcase_add_test(tests, test_force_alone);
+        tcase_add_test(tests, test_pool_share);
+        tcase_add_test(tests, test_pool_is_shared);
+        tcase_add_test(tests, test_pool_and_maximum);
+        tcase_add_test(tests, test_pool_and_root);
+        tcase_add_test(tests, test_pool_overflow);
+        tcase_add_test(tests, test_pool_and_move);
+        tcase_add_test(tests, test_pool_and_force);
+        tcase_add_test(tests, test_pool_and_force_past_maximum);
+        tcase_add_test(tests, test_biggest);
+        tcase_add_loop_test(tests, test_biggest_of_many, 0, 5);
         tcase_add_test(tests, test_charge_without_memory);
         tcase_add_test(tests, test_move_without_memory);
         tcase_add_test(tests, test_force_without_memory);

@@ -29,6 +29,57 @@ static struct credentials bob_credentials = { .uid = BOB, .gid = 200, .pid = 22 
 static struct credentials root_credentials = { .uid = ROOT, .gid = 0, .pid = 33, .administrator = true };
 static struct client alice, bob, root;
 
+/* What the observer was told, in order. */
+static struct {
+        uint64_t id, size;
+        int kind;
+        enum wire_state state;
+        char name[8], old_name[8];
+} events[64];
+static unsigned n_events, n_expected;
+
+static void on_event(struct segment *segment, int event, const char *old_name, size_t old_size, void *userdata) {
+        if (userdata != &registry || n_events >= ELEMENTSOF(events))
+                return;
+        events[n_events].id = segment->id;
+        events[n_events].size = segment->size;
+        events[n_events].kind = event;
+        events[n_events].state = segment->state;
+        memcpy(events[n_events].name, segment->name, MIN(segment->name_size + 1u, sizeof(events[0].name)));
+        if (old_name)
+                memcpy(events[n_events].old_name, old_name, MIN(old_size, sizeof(events[0].old_name)));
+        n_events++;
+}
+
+static void observe_from_now_on(void) {
+        memset(events, 0, sizeof(events));
+        n_events = n_expected = 0;
+        registry.observer = on_event;
+        registry.observer_userdata = &registry;
+}
+
+/* The next one, and the last so far if nothing more is expected. */
+static void expect_event(const struct segment *segment, enum wire_event kind) {
+        ck_assert_uint_lt(n_expected, n_events);
+        ck_assert_int_eq(events[n_expected].kind, kind);
+        ck_assert_uint_eq(events[n_expected].id, segment->id);
+        ck_assert_str_eq(events[n_expected].name, segment->name);
+        if (kind != WIRE_EVENT_RENAMED)
+                ck_assert_str_eq(events[n_expected].old_name, "");
+        n_expected++;
+}
+
+static void expect_no_more_events(void) {
+        ck_assert_uint_eq(n_events, n_expected);
+}
+
+/* A little at a time. */
+static void end_client(struct client *client, uint64_t now_usec) {
+        while (!client_reap(client, 3, now_usec))
+                registry_check(&registry);
+        registry_check(&registry);
+}
+
 static void clients_init(void) {
         client_init(&alice, &registry, &alice_credentials);
         client_init(&bob, &registry, &bob_credentials);
@@ -36,9 +87,9 @@ static void clients_init(void) {
 }
 
 static void clients_done(void) {
-        client_done(&alice, ++now);
-        client_done(&bob, ++now);
-        client_done(&root, ++now);
+        end_client(&alice, ++now);
+        end_client(&bob, ++now);
+        end_client(&root, ++now);
 }
 
 static void setup(void) {
@@ -56,7 +107,7 @@ static void teardown(void) {
         clients_done();
         registry_done(&registry);
         ck_assert_uint_eq(registry.segments, 0);
-        ck_assert_uint_eq(registry.unlinked, 0);
+        ck_assert_uint_eq(registry.nameless_count, 0);
         ck_assert_uint_eq(registry.bytes, 0);
         ck_assert_uint_eq(registry.holds, 0);
         ck_assert(TAILQ_EMPTY(&registry.idle));
@@ -68,7 +119,7 @@ static void teardown(void) {
 
 static struct segment_plan plan_of(const char *name, uint64_t size, enum wire_lifetime lifetime) {
         return (struct segment_plan) {
-                .name = name, .name_size = strlen(name), .size = size, .mode = 0640, .lifetime = lifetime,
+                .name = name, .name_size = strlen(name), .size = size, .maximum = size, .mode = 0640, .lifetime = lifetime,
         };
 }
 
@@ -107,6 +158,17 @@ static struct segment *create(struct client *client, const char *name, enum wire
         const struct segment_plan plan = plan_of(name, 4096, lifetime);
         struct segment *segment = create_unheld(client, &plan);
 
+        open_as(client, segment, WRITE, false);
+        return segment;
+}
+
+/* As CREATE does it with SHMD_WIRE_UNPUBLISHED. */
+static struct segment *create_unpublished(struct client *client, const char *name) {
+        struct segment_plan plan = plan_of(name, 4096, WIRE_LIFETIME_HOLDERS);
+        struct segment *segment;
+
+        plan.unpublished = true;
+        segment = create_unheld(client, &plan);
         open_as(client, segment, WRITE, false);
         return segment;
 }
@@ -194,8 +256,9 @@ START_TEST(test_reserve) {
         const struct segment_plan plan = {
                 .name = "bill/myshare, and more", .name_size = 12,
                 .labels = "a=1\nb=2\n and more", .labels_size = 8,
-                .size = 8192, .linger_usec = 77, .mode = 0640,
-                .lifetime = WIRE_LIFETIME_LINGER, .backing = WIRE_BACKING_HUGETLB, .posix = true,
+                .size = 8192, .maximum = 12288, .linger_usec = 77, .mode = 0640,
+                .lifetime = WIRE_LIFETIME_LINGER, .backing = WIRE_BACKING_HUGETLB, .page_shift = 21, .posix = true,
+                .resizable = true, .single_writer = true,
         };
         struct segment *segment = NULL;
 
@@ -207,11 +270,16 @@ START_TEST(test_reserve) {
         ck_assert_uint_eq(segment->labels_size, 8);
         ck_assert_str_eq(segment->labels, "a=1\nb=2\n");
         ck_assert_uint_eq(segment->size, 8192);
+        ck_assert_uint_eq(segment->maximum, 12288);
+        ck_assert_uint_eq(segment->page_shift, 21);
+        ck_assert(segment->resizable);
+        ck_assert(segment->single_writer);
+        ck_assert(!segment->frozen);
+        ck_assert(!segment->had_name);
         ck_assert_uint_eq(segment->linger_usec, 77);
         ck_assert_int_eq(segment->lifetime, WIRE_LIFETIME_LINGER);
         ck_assert_int_eq(segment->backing, WIRE_BACKING_HUGETLB);
         ck_assert(segment->posix);
-        ck_assert_int_eq(segment->state, WIRE_STATE_UNPUBLISHED);
         ck_assert_uint_eq(segment->owner.uid, ALICE);
         ck_assert_uint_eq(segment->owner.gid, 100);
         ck_assert_uint_eq(segment->owner.mode, 0640);
@@ -226,7 +294,8 @@ START_TEST(test_reserve) {
         ck_assert_int_lt(segment->custody.watch, 0);
 
         /* Charged, and nobody else sees anything. */
-        ck_used(ALICE, 8192, 1, 0);
+        ck_used(ALICE, 12288, 1, 0); /* what it may grow to */
+        ck_assert_uint_eq(quota_used(&quota, ALICE, QUOTA_DESCRIPTORS), 1);
         ck_assert_ptr_null(find("bill/myshare"));
         ck_assert_ptr_null(registry_find_id(&registry, segment->id));
         ck_assert_ptr_null(registry_first(&registry));
@@ -239,8 +308,10 @@ START_TEST(test_reserve) {
         ck_assert_ptr_eq(find("bill/myshare"), segment);
         ck_assert_ptr_eq(registry_find_id(&registry, segment->id), segment);
         ck_assert_uint_eq(registry.segments, 1);
-        ck_assert_uint_eq(registry.bytes, 8192);
-        ck_used(ALICE, 8192, 1, 1);
+        ck_assert_uint_eq(registry.bytes, 12288);
+        ck_assert_uint_eq(registry.nameless_count, 0);
+        ck_assert(segment->had_name);
+        ck_used(ALICE, 12288, 1, 1);
 }
 END_TEST
 
@@ -288,17 +359,24 @@ START_TEST(test_limits) {
         quota.maximum[QUOTA_BYTES] = 8192;
         create(&alice, "a", WIRE_LIFETIME_PERSIST);
 
-        plan.size = 4097;
+        plan.size = plan.maximum = 4097;
         ck_assert_int_eq(registry_reserve(&registry, &alice, &plan, ++now, &segment, &refusal), SHMD_OVER_LIMIT);
         ck_refusal(SHMD_LIMIT_BYTES, ALICE, 4097, 4096, 8192);
         ck_used(ALICE, 4096, 1, 1); /* the count, charged first, is back */
         ck_assert_ptr_null(segment);
 
         create(&alice, "c", WIRE_LIFETIME_PERSIST);
-        plan.size = 0;
+        plan.size = plan.maximum = 0;
         ck_assert_int_eq(registry_reserve(&registry, &alice, &plan, ++now, &segment, &refusal), SHMD_OVER_LIMIT);
         ck_refusal(SHMD_LIMIT_SEGMENTS, ALICE, 1, 2, 2);
         ck_used(ALICE, 8192, 2, 2);
+
+        quota.maximum[QUOTA_SEGMENTS] = 3;
+        quota.pool[QUOTA_DESCRIPTORS] = 2;
+        ck_assert_int_eq(registry_reserve(&registry, &alice, &plan, ++now, &segment, &refusal), SHMD_OVER_LIMIT);
+        ck_refusal(SHMD_LIMIT_DESCRIPTORS, ALICE, 1, 2, 2);
+        ck_used(ALICE, 8192, 2, 2);
+        quota.pool[QUOTA_DESCRIPTORS] = QUOTA_UNLIMITED;
 
         create(&bob, "b", WIRE_LIFETIME_PERSIST); /* whose limit is his own */
         for (unsigned i = 0; i < 4; i++) {
@@ -621,7 +699,7 @@ START_TEST(test_hold_limit) {
 
         client_init(&second, &registry, &bob_credentials); /* the limit is the user's, not the connection's */
         ck_assert_int_eq(hold_reserve(&second, a, &hold, &refusal), SHMD_OVER_LIMIT);
-        client_done(&second, ++now);
+        end_client(&second, ++now);
 
         ck_assert_int_eq(release(&bob, a, READ), 0);
         ck_assert_int_eq(try_open(&bob, b, READ, false), SHMD_OVER_LIMIT);
@@ -646,7 +724,7 @@ START_TEST(test_opens_without_end) {
                 registry_check(&registry);
                 ck_assert_uint_eq(segment->holders, 2);
                 ck_assert_uint_eq(segment->attached, detached ? 1 : 2);
-                client_done(&bob, ++now);
+                end_client(&bob, ++now);
                 ck_assert_uint_eq(segment->holders, 1);
         }
 }
@@ -665,7 +743,7 @@ START_TEST(test_client_dies) {
                 if (i % 3 == 0)
                         open_as(&bob, segments[i], READ, false);
         }
-        client_done(&alice, 7777);
+        end_client(&alice, 7777);
         registry_check(&registry);
         ck_used(ALICE, 4096 * ELEMENTSOF(segments), ELEMENTSOF(segments), 0);
         ck_used(BOB, 0, 0, 7);
@@ -679,7 +757,7 @@ START_TEST(test_client_dies) {
                 ck_assert_int_eq(segments[i]->creator.pid, 11); /* what is known of it stays */
                 ck_assert_uint_eq(segments[i]->creator.uid, ALICE);
         }
-        client_done(&alice, 8888); /* nothing more */
+        end_client(&alice, 8888); /* nothing more */
         registry_check(&registry);
 }
 END_TEST
@@ -690,7 +768,7 @@ START_TEST(test_persist) {
         struct segment *segment = create_idle(&alice, "a", WIRE_LIFETIME_PERSIST);
 
         expect_nothing_idle();
-        client_done(&alice, ++now);
+        end_client(&alice, ++now);
         expect_nothing_idle();
         /* Somebody asked all the same. */
         registry_queue_idle(segment);
@@ -711,7 +789,7 @@ START_TEST(test_holders) {
         struct segment *segment = create(&alice, "a", WIRE_LIFETIME_HOLDERS);
 
         open_as(&bob, segment, READ, false);
-        client_done(&alice, ++now);
+        end_client(&alice, ++now);
         expect_nothing_idle();
         ck_assert_int_eq(release(&bob, segment, READ), 0);
         ck_assert_uint_eq(segment->idle_usec, now);
@@ -734,16 +812,16 @@ START_TEST(test_creator) {
         expect_idle(segment);
         ck_assert_int_eq(settle(segment), SETTLED_KEEP);
         open_as(&bob, segment, READ, false);
-        client_done(&bob, ++now); /* nor is another's end */
+        end_client(&bob, ++now); /* nor is another's end */
         ck_assert_ptr_eq(find("a"), segment);
 
         open_as(&root, segment, READ, false);
-        client_done(&alice, ++now);
+        end_client(&alice, ++now);
         registry_check(&registry);
         ck_assert_int_eq(segment->state, WIRE_STATE_UNLINKED);
         ck_assert_ptr_null(find("a"));
         expect_nothing_idle(); /* the name is gone, the memory goes with the last holder */
-        client_done(&root, ++now);
+        end_client(&root, ++now);
         expect_idle(segment);
         ck_assert_int_eq(settle(segment), SETTLED_FREE);
 }
@@ -785,7 +863,7 @@ START_TEST(test_linger_is_stopped_by_open) {
                 ck_assert_ptr_null(registry_next_linger(&registry));
                 ck_assert_uint_eq(segment->linger_until_usec, 0);
                 ck_assert_uint_eq(segment->idle_usec, 0);
-                client_done(&bob, ++now);
+                end_client(&bob, ++now);
                 expect_idle(segment);
                 ck_assert_int_eq(settle_at(segment, 20000), SETTLED_LINGER); /* and begins anew */
                 ck_assert_uint_eq(segment->linger_until_usec, 20500);
@@ -893,7 +971,7 @@ START_TEST(test_idle_since) {
         ck_assert_uint_eq(segment->idle_usec, since);
         open_as(&bob, segment, READ, false);
         ck_assert_uint_eq(segment->idle_usec, 0);
-        client_done(&bob, ++now);
+        end_client(&bob, ++now);
         ck_assert_uint_eq(segment->idle_usec, now);
 }
 END_TEST
@@ -1016,13 +1094,13 @@ START_TEST(test_detached_client_dies) {
 
         open_as(&bob, segment, READ, true);
         open_as(&alice, segment, READ, true);
-        client_done(&alice, ++now);
+        end_client(&alice, ++now);
         registry_check(&registry);
         ck_assert_uint_eq(segment->holders, 1);
         ck_assert_uint_eq(segment->attached, 0);
         ck_assert_uint_eq(segment->idle_usec, 0);
         watch(segment);
-        client_done(&bob, ++now);
+        end_client(&bob, ++now);
         registry_check(&registry);
         ck_assert_uint_eq(segment->holders, 0);
         ck_assert_uint_eq(segment->idle_usec, now);
@@ -1039,36 +1117,36 @@ START_TEST(test_unlink) {
         ck_assert_ptr_null(find("a"));
         ck_assert_ptr_eq(registry_find_id(&registry, segment->id), segment);
         ck_assert_int_eq(segment->state, WIRE_STATE_UNLINKED);
-        ck_assert_uint_eq(registry.unlinked, 1);
+        ck_assert_uint_eq(registry.nameless_count, 1);
         ck_assert_uint_eq(registry.segments, 1);
         ck_used(ALICE, 4096, 1, 1); /* it is there, and paid for */
         expect_nothing_idle();
 
         registry_unlink(segment, ++now); /* twice is once */
         registry_check(&registry);
-        ck_assert_uint_eq(registry.unlinked, 1);
+        ck_assert_uint_eq(registry.nameless_count, 1);
         ck_assert_ptr_null(registry_next_name(&registry, "", 0, "", 0));
 }
 END_TEST
 
-START_TEST(test_next_unlinked) {
+START_TEST(test_next_nameless) {
         struct segment *segments[7];
 
-        ck_assert_ptr_null(registry_next_unlinked(&registry, 0));
+        ck_assert_ptr_null(registry_next_nameless(&registry, 0));
         for (unsigned i = 0; i < ELEMENTSOF(segments); i++)
                 segments[i] = create(&alice, (char[]) { (char) ('g' - i), '\0' }, WIRE_LIFETIME_PERSIST);
-        ck_assert_ptr_null(registry_next_unlinked(&registry, 0));
+        ck_assert_ptr_null(registry_next_nameless(&registry, 0));
         registry_unlink(segments[5], ++now);
         registry_unlink(segments[1], ++now);
         registry_unlink(segments[2], ++now);
-        ck_assert_ptr_eq(registry_next_unlinked(&registry, 0), segments[1]);
-        ck_assert_ptr_eq(registry_next_unlinked(&registry, segments[0]->id), segments[1]);
-        ck_assert_ptr_eq(registry_next_unlinked(&registry, segments[1]->id), segments[2]);
-        ck_assert_ptr_eq(registry_next_unlinked(&registry, segments[2]->id), segments[5]);
-        ck_assert_ptr_eq(registry_next_unlinked(&registry, segments[4]->id), segments[5]);
-        ck_assert_ptr_null(registry_next_unlinked(&registry, segments[5]->id));
-        ck_assert_ptr_null(registry_next_unlinked(&registry, UINT64_MAX));
-        ck_assert_ptr_null(registry_next_unlinked(&registry, UINT64_MAX - 1));
+        ck_assert_ptr_eq(registry_next_nameless(&registry, 0), segments[1]);
+        ck_assert_ptr_eq(registry_next_nameless(&registry, segments[0]->id), segments[1]);
+        ck_assert_ptr_eq(registry_next_nameless(&registry, segments[1]->id), segments[2]);
+        ck_assert_ptr_eq(registry_next_nameless(&registry, segments[2]->id), segments[5]);
+        ck_assert_ptr_eq(registry_next_nameless(&registry, segments[4]->id), segments[5]);
+        ck_assert_ptr_null(registry_next_nameless(&registry, segments[5]->id));
+        ck_assert_ptr_null(registry_next_nameless(&registry, UINT64_MAX));
+        ck_assert_ptr_null(registry_next_nameless(&registry, UINT64_MAX - 1));
 }
 END_TEST
 
@@ -1107,10 +1185,13 @@ END_TEST
 
 /* --- owners --- */
 
+/* Whose size its holders may change, as POSIX has it. */
 static struct segment *create_sized(struct client *client, const char *name, uint64_t size) {
-        const struct segment_plan plan = plan_of(name, size, WIRE_LIFETIME_PERSIST);
-        struct segment *segment = create_unheld(client, &plan);
+        struct segment_plan plan = plan_of(name, size, WIRE_LIFETIME_PERSIST);
+        struct segment *segment;
 
+        plan.posix = true;
+        segment = create_unheld(client, &plan);
         open_as(client, segment, WRITE, false);
         return segment;
 }
@@ -1128,6 +1209,7 @@ static void ck_owner(const struct segment *segment, uid_t uid, gid_t gid, mode_t
         ck_assert_uint_eq(segment->owner.gid, gid);
         ck_assert_uint_eq(segment->owner.mode, mode);
         ck_assert_uint_eq(segment->count.account->uid, uid);
+        ck_assert_uint_eq(segment->descriptor.account->uid, uid);
         ck_assert_uint_eq(segment->bytes.account->uid, uid);
 }
 
@@ -1256,13 +1338,638 @@ START_TEST(test_refresh_without_memory) {
 }
 END_TEST
 
+/* What nobody can map may be the size of a file all the same: no sum comes round. */
+START_TEST(test_refresh_of_giants) {
+        struct segment *segments[] = { create_sized(&alice, "a", 0), create_sized(&alice, "b", 0), create_sized(&alice, "c", 0) };
+        static const uint64_t sizes[] = { INT64_MAX, INT64_MAX, 2 };
+        struct segment *refused = NULL;
+        const struct segment_plan plan = plan_of("x", 1, WIRE_LIFETIME_PERSIST);
+
+        quota.maximum[QUOTA_BYTES] = 1000000;
+        quota.pool[QUOTA_BYTES] = 2000000;
+        for (unsigned i = 0; i < 3; i++) {
+                registry_refresh(segments[i], &segments[i]->owner, sizes[i]);
+                registry_check(&registry);
+                ck_assert_uint_eq(segments[i]->size, sizes[i]);
+                ck_assert_uint_eq(segments[i]->maximum, sizes[i]);
+        }
+        ck_assert_uint_gt(quota_used(&quota, ALICE, QUOTA_BYTES), quota.maximum[QUOTA_BYTES]);
+        ck_assert_int_eq(registry_reserve(&registry, &alice, &plan, ++now, &refused, &refusal), SHMD_OVER_LIMIT);
+        /* Nobody else is any the worse for it. */
+        ck_assert_uint_eq(quota_maximum(&quota, BOB, QUOTA_BYTES), 750000);
+        create(&bob, "y", WIRE_LIFETIME_PERSIST);
+        for (unsigned i = 0; i < 3; i++)
+                registry_refresh(segments[i], &segments[i]->owner, 0);
+        registry_check(&registry);
+        ck_used(ALICE, 0, 3, 3);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 4096);
+}
+END_TEST
+
+/* The size of what is not POSIX's is not for anybody to change behind shmd's back. */
+START_TEST(test_refresh_of_plain) {
+        struct segment *segment = create(&alice, "a", WIRE_LIFETIME_PERSIST);
+
+        registry_refresh(segment, &(struct ownership) { BOB, 1, 0600 }, 10000);
+        registry_check(&registry);
+        ck_owner(segment, BOB, 1, 0600);
+        ck_assert_uint_eq(segment->size, 4096);
+        ck_used(BOB, 4096, 1, 0);
+        ck_assert_uint_eq(quota_used(&quota, BOB, QUOTA_DESCRIPTORS), 1);
+        ck_assert_uint_eq(quota_used(&quota, ALICE, QUOTA_DESCRIPTORS), 0);
+}
+END_TEST
+
+/* --- not yet published --- */
+
+static int may_publish(struct client *client, struct segment *const *segments, size_t count, bool replace) {
+        uint64_t ids[SHMD_DESCRIPTORS_MAX];
+
+        for (size_t i = 0; i < count; i++)
+                ids[i] = segments[i]->id;
+        memset(&refusal, 0, sizeof(refusal));
+        return registry_may_publish(client, ids, count, replace, &refusal);
+}
+
+static int publish(struct client *client, struct segment *segment, bool replace) {
+        int r = may_publish(client, &segment, 1, replace);
+
+        if (r == 0)
+                registry_publish(segment, ++now);
+        registry_check(&registry);
+        return r;
+}
+
+START_TEST(test_unpublished) {
+        struct segment *taken = create(&bob, "a", WIRE_LIFETIME_PERSIST);
+        struct segment *segment = create_unpublished(&alice, "a"); /* whoever has the name */
+
+        ck_assert_int_eq(segment->state, WIRE_STATE_UNPUBLISHED);
+        ck_assert(!segment->had_name);
+        ck_assert_ptr_eq(find("a"), taken);
+        ck_assert_ptr_null(registry_next_name(&registry, "", 0, "a", 1));
+        ck_assert_ptr_eq(registry_find_id(&registry, segment->id), segment);
+        ck_assert_ptr_eq(registry_next_nameless(&registry, 0), segment);
+        ck_assert_uint_eq(registry.segments, 2);
+        ck_assert_uint_eq(registry.nameless_count, 1);
+        ck_assert_uint_eq(registry.bytes, 8192);
+        ck_used(ALICE, 4096, 1, 1);
+        ck_assert_int_eq(rename_to(segment, "b"), SHMD_NOT_FOUND);
+        expect_nothing_idle();
+
+        ck_assert_int_eq(publish(&alice, segment, false), SHMD_EXISTS);
+        ck_assert_uint_eq(refusal.item, 0);
+        registry_unlink(taken, ++now);
+        ck_assert_int_eq(publish(&alice, segment, false), 0);
+        ck_assert_int_eq(segment->state, WIRE_STATE_PUBLISHED);
+        ck_assert(segment->had_name);
+        ck_assert_ptr_eq(find("a"), segment);
+        ck_assert_uint_eq(registry.nameless_count, 1);
+        ck_assert_int_eq(publish(&alice, segment, true), SHMD_NOT_FOUND); /* only once */
+        expect_nothing_idle();
+        ck_assert_int_eq(release(&alice, segment, WRITE), 0);
+        expect_idle(segment);
+        ck_assert_int_eq(settle(segment), SETTLED_FREE);
+}
+END_TEST
+
+/* Its creator lets go of it: it will never be published, whatever its lifetime; nobody hears of it but that it went. */
+START_TEST(test_unpublished_is_given_up) {
+        for (enum wire_lifetime lifetime = WIRE_LIFETIME_PERSIST; lifetime <= WIRE_LIFETIME_CREATOR; lifetime++) {
+                struct segment *segment;
+
+                observe_from_now_on();
+                segment = create_unpublished(&alice, "a");
+                ck_assert_int_eq(registry_set_lifetime(segment, lifetime, 10, ++now), 0);
+                registry_check(&registry);
+                open_as(&alice, segment, READ, true);
+                open_as(&alice, segment, READ, false);
+                ck_assert_int_eq(release(&alice, segment, WRITE), 0);
+                ck_assert_int_eq(segment->state, WIRE_STATE_UNPUBLISHED);
+                if (lifetime % 2 == 0)
+                        ck_assert_int_eq(release(&alice, segment, READ), 0);
+                else {
+                        end_client(&alice, ++now);
+                        client_init(&alice, &registry, &alice_credentials);
+                }
+                ck_assert_int_eq(segment->state, WIRE_STATE_UNLINKED);
+                ck_assert(!segment->had_name);
+                ck_assert_int_eq(publish(&alice, segment, false), SHMD_NOT_FOUND);
+                expect_event(segment, WIRE_EVENT_CREATED);
+                expect_idle(segment);
+                expect_no_more_events();
+                ck_assert_int_eq(registry_settle(segment, 1, ++now), SETTLED_FREE);
+                registry_check(&registry);
+                expect_event(segment, WIRE_EVENT_FREED);
+                expect_no_more_events();
+                segment_free(segment);
+        }
+        ck_assert(RB_EMPTY(&quota.accounts));
+}
+END_TEST
+
+/* Its creator has given a descriptor away, and dies before it has published: it goes with the last who has it. */
+START_TEST(test_creator_of_unpublished_dies) {
+        struct segment *segment = create_unpublished(&alice, "a");
+
+        open_as(&bob, segment, READ, false);
+        ck_assert_int_eq(release(&alice, segment, WRITE), 0);
+        ck_assert_int_eq(segment->state, WIRE_STATE_UNPUBLISHED); /* somebody has it */
+        ck_assert_int_eq(publish(&bob, segment, false), SHMD_NOT_FOUND); /* but it is not his */
+        ck_assert_int_eq(publish(&root, segment, false), SHMD_NOT_FOUND); /* nor an administrator's */
+        ck_assert(!client_reap(&alice, 0, ++now));
+        ck_assert_int_eq(segment->state, WIRE_STATE_UNPUBLISHED);
+        end_client(&alice, ++now);
+        ck_assert_int_eq(segment->state, WIRE_STATE_UNLINKED);
+        ck_assert_ptr_null(segment->creator.client);
+        expect_nothing_idle();
+        ck_assert_int_eq(release(&bob, segment, READ), 0);
+        expect_idle(segment);
+        ck_assert_int_eq(settle(segment), SETTLED_FREE);
+}
+END_TEST
+
+START_TEST(test_publish_replaces) {
+        struct segment *old = create(&alice, "a", WIRE_LIFETIME_PERSIST), *theirs = create(&bob, "b", WIRE_LIFETIME_PERSIST);
+        struct segment *new = create_unpublished(&alice, "a"), *b = create_unpublished(&alice, "b");
+
+        open_as(&bob, old, READ, false);
+        ck_assert_int_eq(publish(&alice, new, false), SHMD_EXISTS);
+        observe_from_now_on();
+        ck_assert_int_eq(publish(&alice, new, true), 0);
+        ck_assert_ptr_eq(find("a"), new);
+        ck_assert_int_eq(old->state, WIRE_STATE_UNLINKED);
+        ck_assert_uint_eq(old->holders, 2); /* who has it keeps it */
+        expect_event(old, WIRE_EVENT_UNLINKED);
+        expect_event(new, WIRE_EVENT_PUBLISHED);
+        expect_no_more_events();
+        ck_assert_uint_eq(registry.nameless_count, 2);
+
+        ck_assert_int_eq(publish(&alice, b, true), SHMD_NOT_OWNER); /* it isn't hers to unlink */
+        ck_assert_ptr_eq(find("b"), theirs);
+        ck_assert_int_eq(registry_set_owner(theirs, &(struct ownership) { ALICE, 1, 0 }, &refusal), 0);
+        ck_assert_int_eq(publish(&alice, b, true), 0);
+        ck_assert_ptr_eq(find("b"), b);
+
+        b = create_unpublished(&root, "b"); /* who may everything */
+        ck_assert_int_eq(publish(&root, b, true), 0);
+        ck_assert_ptr_eq(find("b"), b);
+        b = create_unpublished(&root, "c"); /* nothing is there to be replaced */
+        ck_assert_int_eq(publish(&root, b, true), 0);
+        ck_assert_ptr_eq(find("c"), b);
+}
+END_TEST
+
+/* All or none: the first that may not be published is named. */
+START_TEST(test_publish_several) {
+        struct segment *a = create_unpublished(&alice, "a"), *also_a = create_unpublished(&alice, "a");
+        struct segment *b = create_unpublished(&alice, "b"), *ab = create_unpublished(&alice, "ab");
+        struct segment *his = create_unpublished(&bob, "c"), *named = create(&alice, "d", WIRE_LIFETIME_PERSIST);
+        struct segment *root_has = create(&root, "b", WIRE_LIFETIME_PERSIST), *given_up = create_unpublished(&alice, "e");
+        const uint64_t nothing[] = { a->id, 4711 };
+
+        ck_assert_int_eq(release(&alice, given_up, WRITE), 0);
+        const struct {
+                struct segment *segments[4];
+                size_t count;
+                bool replace;
+                int result;
+                uint32_t item;
+        } rows[] = {
+                { { a }, 1, false, 0, 0 },
+                { { a, ab }, 2, false, 0, 0 },
+                { { a, also_a }, 2, false, SHMD_INVALID, 1 },
+                { { a, also_a }, 2, true, SHMD_INVALID, 1 },
+                { { ab, a, also_a, b }, 4, false, SHMD_INVALID, 2 },
+                { { a, ab, a }, 3, true, SHMD_INVALID, 2 },
+                { { b, a }, 2, false, SHMD_EXISTS, 0 },
+                { { a, b, also_a }, 3, false, SHMD_EXISTS, 1 },
+                { { a, ab, b }, 3, true, SHMD_NOT_OWNER, 2 },
+                { { a, his }, 2, false, SHMD_NOT_FOUND, 1 },
+                { { named }, 1, true, SHMD_NOT_FOUND, 0 },
+                { { a, given_up }, 2, true, SHMD_NOT_FOUND, 1 },
+                { { a }, 0, false, 0, 0 },
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+                ck_assert_int_eq(may_publish(&alice, rows[i].segments, rows[i].count, rows[i].replace), rows[i].result);
+                ck_assert_uint_eq(refusal.item, rows[i].item);
+        }
+        ck_assert_int_eq(registry_may_publish(&alice, nothing, 2, true, &refusal), SHMD_NOT_FOUND);
+        ck_assert_uint_eq(refusal.item, 1);
+
+        /* To ask changes nothing. */
+        ck_assert_ptr_null(find("a"));
+        ck_assert_ptr_eq(find("b"), root_has);
+        registry_unlink(root_has, ++now);
+        ck_assert_int_eq(may_publish(&alice, (struct segment *[]) { b, ab, a }, 3, false), 0);
+        registry_publish(b, ++now);
+        registry_publish(ab, ++now);
+        registry_publish(a, ++now);
+        registry_check(&registry);
+        ck_assert_ptr_eq(find("a"), a);
+        ck_assert_ptr_eq(find("ab"), ab);
+        ck_assert_ptr_eq(find("b"), b);
+        ck_assert_int_eq(publish(&alice, also_a, true), 0);
+        ck_assert_int_eq(a->state, WIRE_STATE_UNLINKED);
+}
+END_TEST
+
+/* As many as fit one message. */
+START_TEST(test_publish_most) {
+        struct segment *segments[SHMD_DESCRIPTORS_MAX];
+
+        for (unsigned i = 0; i < ELEMENTSOF(segments); i++) {
+                char name[] = { (char) ('a' + i / 26), (char) ('a' + i % 26), '\0' };
+
+                segments[i] = create_unpublished(&alice, name);
+        }
+        ck_assert_int_eq(may_publish(&alice, segments, ELEMENTSOF(segments), false), 0);
+        for (unsigned i = 0; i < ELEMENTSOF(segments); i++)
+                registry_publish(segments[i], ++now);
+        registry_check(&registry);
+        ck_assert_uint_eq(registry.nameless_count, 0);
+        ck_assert_ptr_null(registry_next_nameless(&registry, 0));
+}
+END_TEST
+
+/* --- lifetimes that change --- */
+
+START_TEST(test_set_lifetime) {
+        struct segment *segment = create_idle(&alice, "a", WIRE_LIFETIME_PERSIST);
+
+        expect_nothing_idle();
+        ck_assert_int_eq(registry_set_lifetime(segment, WIRE_LIFETIME_HOLDERS, 0, ++now), 0);
+        registry_check(&registry);
+        expect_idle(segment); /* nobody has it already */
+        ck_assert_int_eq(registry_set_lifetime(segment, WIRE_LIFETIME_PERSIST, 0, ++now), 0);
+        ck_assert_int_eq(settle(segment), SETTLED_KEEP);
+        ck_assert_int_eq(registry_set_lifetime(segment, WIRE_LIFETIME_LINGER, 100, ++now), 0);
+        ck_assert_uint_eq(segment->linger_usec, 100);
+        expect_idle(segment);
+        ck_assert_int_eq(settle_at(segment, 1000), SETTLED_LINGER);
+        ck_assert_uint_eq(segment->linger_until_usec, 1100);
+
+        /* Another time: it runs anew. */
+        ck_assert_int_eq(registry_set_lifetime(segment, WIRE_LIFETIME_LINGER, 500, ++now), 0);
+        registry_check(&registry);
+        ck_assert_ptr_null(registry_next_linger(&registry));
+        expect_idle(segment);
+        ck_assert_int_eq(settle_at(segment, 1050), SETTLED_LINGER);
+        ck_assert_uint_eq(segment->linger_until_usec, 1550);
+        ck_assert_int_eq(registry_set_lifetime(segment, WIRE_LIFETIME_CREATOR, 0, ++now), 0);
+        registry_check(&registry);
+        ck_assert_ptr_null(registry_next_linger(&registry));
+        expect_nothing_idle();
+        ck_assert_uint_eq(segment->linger_until_usec, 0);
+
+        end_client(&alice, ++now);
+        ck_assert_int_eq(segment->state, WIRE_STATE_UNLINKED);
+        expect_idle(segment);
+        ck_assert_int_eq(settle(segment), SETTLED_FREE);
+}
+END_TEST
+
+START_TEST(test_set_lifetime_while_held) {
+        struct segment *segment = create(&alice, "a", WIRE_LIFETIME_HOLDERS);
+
+        ck_assert_int_eq(registry_set_lifetime(segment, WIRE_LIFETIME_LINGER, 7, ++now), 0);
+        expect_nothing_idle();
+        ck_assert_uint_eq(segment->idle_usec, 0);
+        ck_assert_int_eq(registry_set_lifetime(segment, WIRE_LIFETIME_PERSIST, 0, ++now), 0);
+        ck_assert_int_eq(release(&alice, segment, WRITE), 0);
+        expect_nothing_idle();
+        ck_assert_ptr_eq(find("a"), segment);
+}
+END_TEST
+
+START_TEST(test_set_lifetime_without_creator) {
+        struct segment *segment = create(&alice, "a", WIRE_LIFETIME_LINGER);
+
+        end_client(&alice, ++now);
+        expect_idle(segment);
+        ck_assert_int_eq(settle_at(segment, 1000), SETTLED_LINGER);
+        ck_assert_int_eq(registry_set_lifetime(segment, WIRE_LIFETIME_CREATOR, 0, ++now), SHMD_CREATOR_GONE);
+        ck_assert_int_eq(segment->lifetime, WIRE_LIFETIME_LINGER); /* as it was */
+        ck_assert_ptr_eq(registry_next_linger(&registry), segment);
+        registry_check(&registry);
+}
+END_TEST
+
+/* What has no name goes when nobody has it, whatever else is said of it. */
+START_TEST(test_set_lifetime_of_unlinked) {
+        struct segment *segment = create(&alice, "a", WIRE_LIFETIME_PERSIST);
+
+        registry_unlink(segment, ++now);
+        ck_assert_int_eq(registry_set_lifetime(segment, WIRE_LIFETIME_LINGER, 1000, ++now), 0);
+        ck_assert_int_eq(release(&alice, segment, WRITE), 0);
+        ck_assert_int_eq(registry_set_lifetime(segment, WIRE_LIFETIME_PERSIST, 0, ++now), 0);
+        registry_check(&registry);
+        expect_idle(segment);
+        ck_assert_int_eq(settle(segment), SETTLED_FREE);
+}
+END_TEST
+
+/* --- sizes, freezing --- */
+
+START_TEST(test_set_size) {
+        struct segment_plan plan = plan_of("a", 4096, WIRE_LIFETIME_PERSIST);
+        struct segment *segment;
+
+        plan.resizable = true;
+        plan.maximum = 65536;
+        segment = create_unheld(&alice, &plan);
+        open_as(&alice, segment, WRITE, false);
+        observe_from_now_on();
+        ck_used(ALICE, 65536, 1, 1);
+        registry_set_size(segment, 65536);
+        registry_check(&registry);
+        registry_set_size(segment, 1);
+        registry_check(&registry);
+        ck_assert_uint_eq(segment->size, 1);
+        ck_assert_uint_eq(segment->maximum, 65536);
+        ck_assert_uint_eq(registry.bytes, 65536);
+        ck_used(ALICE, 65536, 1, 1);
+        expect_event(segment, WIRE_EVENT_RESIZED);
+        expect_event(segment, WIRE_EVENT_RESIZED);
+        expect_no_more_events();
+        ck_assert_uint_eq(events[0].size, 65536);
+        ck_assert_uint_eq(events[1].size, 1);
+
+        ck_assert_int_eq(give_to(segment, BOB), 0); /* all that it may grow to */
+        ck_used(BOB, 65536, 1, 0);
+        registry_refresh(segment, &(struct ownership) { CAROL, 1, 0 }, 65536); /* the file is that long all the time */
+        registry_check(&registry);
+        ck_assert_uint_eq(segment->size, 1);
+        ck_used(CAROL, 65536, 1, 0);
+        expect_no_more_events();
+}
+END_TEST
+
+START_TEST(test_set_frozen) {
+        struct segment *segment = create(&alice, "a", WIRE_LIFETIME_PERSIST);
+
+        observe_from_now_on();
+        registry_set_frozen(segment);
+        registry_check(&registry);
+        ck_assert_int_eq(segment->state, WIRE_STATE_FROZEN);
+        ck_assert(segment->frozen);
+        ck_assert_ptr_eq(find("a"), segment);
+        expect_event(segment, WIRE_EVENT_FROZEN);
+        registry_set_frozen(segment); /* it is already */
+        expect_no_more_events();
+        ck_assert_int_eq(rename_to(segment, "b"), 0);
+        expect_event(segment, WIRE_EVENT_RENAMED);
+        ck_assert_int_eq(segment->state, WIRE_STATE_FROZEN);
+        registry_unlink(segment, ++now);
+        registry_check(&registry);
+        ck_assert_int_eq(segment->state, WIRE_STATE_UNLINKED);
+        ck_assert(segment->frozen);
+        expect_event(segment, WIRE_EVENT_UNLINKED);
+        expect_no_more_events();
+}
+END_TEST
+
+START_TEST(test_set_frozen_unpublished) {
+        struct segment *segment = create_unpublished(&alice, "a");
+
+        registry_set_frozen(segment);
+        registry_check(&registry);
+        ck_assert_int_eq(segment->state, WIRE_STATE_UNPUBLISHED);
+        ck_assert_int_eq(publish(&alice, segment, false), 0);
+        ck_assert_int_eq(segment->state, WIRE_STATE_FROZEN);
+        ck_assert_ptr_eq(find("a"), segment);
+}
+END_TEST
+
+START_TEST(test_set_frozen_unlinked) {
+        struct segment *segment = create(&alice, "a", WIRE_LIFETIME_PERSIST);
+
+        registry_unlink(segment, ++now);
+        registry_set_frozen(segment);
+        registry_check(&registry);
+        ck_assert_int_eq(segment->state, WIRE_STATE_UNLINKED);
+        ck_assert(segment->frozen);
+}
+END_TEST
+
+/* A frozen segment lives as others do. */
+START_TEST(test_frozen_lifetime) {
+        struct segment *segment = create(&alice, "a", WIRE_LIFETIME_LINGER), *creators = create(&alice, "b", WIRE_LIFETIME_CREATOR);
+
+        registry_set_frozen(segment);
+        registry_set_frozen(creators);
+        ck_assert_int_eq(release(&alice, segment, WRITE), 0);
+        expect_idle(segment);
+        ck_assert_int_eq(settle(segment), SETTLED_LINGER);
+        registry_linger_over(segment, ++now);
+        registry_check(&registry);
+        ck_assert_ptr_null(find("a"));
+        expect_idle(segment);
+        ck_assert_int_eq(settle(segment), SETTLED_FREE);
+        end_client(&alice, ++now);
+        ck_assert_ptr_null(find("b"));
+}
+END_TEST
+
+/* --- what is told --- */
+
+START_TEST(test_events) {
+        struct segment *a, *b;
+
+        observe_from_now_on();
+        a = create(&alice, "a", WIRE_LIFETIME_HOLDERS);
+        expect_event(a, WIRE_EVENT_CREATED);
+        ck_assert_int_eq(events[0].state, WIRE_STATE_PUBLISHED);
+        expect_event(a, WIRE_EVENT_PUBLISHED);
+        expect_no_more_events();
+        b = create_unpublished(&alice, "b");
+        expect_event(b, WIRE_EVENT_CREATED);
+        ck_assert_int_eq(events[2].state, WIRE_STATE_UNPUBLISHED);
+        expect_no_more_events();
+        ck_assert_int_eq(publish(&alice, b, false), 0);
+        expect_event(b, WIRE_EVENT_PUBLISHED);
+        ck_assert_int_eq(events[3].state, WIRE_STATE_PUBLISHED);
+
+        ck_assert_int_eq(rename_to(a, "c"), 0);
+        expect_event(a, WIRE_EVENT_RENAMED);
+        ck_assert_str_eq(events[4].old_name, "a");
+        expect_no_more_events();
+        ck_assert_int_eq(rename_to(a, "c"), 0); /* nothing happens */
+        ck_assert_int_eq(rename_to(a, "b"), SHMD_EXISTS);
+        ck_assert_int_eq(registry_set_lifetime(a, WIRE_LIFETIME_HOLDERS, 0, ++now), 0);
+        ck_assert_int_eq(registry_set_owner(a, &(struct ownership) { ALICE, 1, 0 }, &refusal), 0);
+        ck_assert_int_eq(may_publish(&alice, &a, 1, true), SHMD_NOT_FOUND);
+        open_as(&bob, a, READ, false);
+        ck_assert_int_eq(release(&bob, a, READ), 0);
+        ck_assert_int_eq(release(&alice, a, WRITE), 0);
+        expect_no_more_events();
+        expect_idle(a);
+        ck_assert_int_eq(registry_settle(a, 1, ++now), SETTLED_FREE);
+        expect_event(a, WIRE_EVENT_UNLINKED);
+        expect_event(a, WIRE_EVENT_FREED);
+        expect_no_more_events();
+        segment_free(a);
+
+        registry_unlink(b, ++now);
+        registry_unlink(b, ++now);
+        expect_event(b, WIRE_EVENT_UNLINKED);
+        ck_assert_int_eq(events[n_expected - 1].state, WIRE_STATE_UNLINKED);
+        expect_no_more_events();
+        end_client(&alice, ++now);
+        expect_no_more_events();
+        expect_idle(b);
+        ck_assert_int_eq(registry_settle(b, 1, ++now), SETTLED_FREE);
+        expect_event(b, WIRE_EVENT_FREED);
+        expect_no_more_events();
+        segment_free(b);
+}
+END_TEST
+
+START_TEST(test_events_of_lifetimes) {
+        struct segment *creators = create(&alice, "a", WIRE_LIFETIME_CREATOR), *lingering = create_linger(&bob, "b", 10);
+
+        observe_from_now_on();
+        end_client(&alice, ++now);
+        expect_event(creators, WIRE_EVENT_UNLINKED);
+        end_client(&bob, ++now);
+        expect_no_more_events();
+        ck_assert_int_eq(settle(lingering), SETTLED_LINGER);
+        expect_no_more_events();
+        registry_linger_over(lingering, ++now);
+        expect_event(lingering, WIRE_EVENT_UNLINKED);
+        expect_no_more_events();
+}
+END_TEST
+
+/* An aborted reservation was never there. */
+START_TEST(test_events_of_abort) {
+        const struct segment_plan plan = plan_of("a", 1, WIRE_LIFETIME_PERSIST);
+        struct segment *segment;
+
+        observe_from_now_on();
+        ck_assert_int_eq(registry_reserve(&registry, &alice, &plan, ++now, &segment, &refusal), 0);
+        registry_abort(segment);
+        expect_no_more_events();
+}
+END_TEST
+
+/* --- reservations of a batch --- */
+
+static struct hold *reserve(struct client *client, struct segment *segment) {
+        struct hold *hold = NULL;
+
+        ck_assert_int_eq(hold_reserve(client, segment, &hold, &refusal), 0);
+        return hold;
+}
+
+/* The same segment twice in one request: one hold, whatever becomes of each. */
+START_TEST(test_reserved_twice) {
+        struct segment *segment = create(&alice, "a", WIRE_LIFETIME_PERSIST);
+
+        for (unsigned commits = 0; commits < 8; commits++) {
+                struct hold *holds[3];
+                unsigned opens = 0;
+
+                for (unsigned i = 0; i < 3; i++)
+                        holds[i] = reserve(&bob, segment);
+                ck_assert_ptr_eq(holds[0], holds[1]);
+                ck_assert_ptr_eq(holds[1], holds[2]);
+                ck_used(BOB, 0, 0, 1);
+                ck_assert_uint_eq(segment->holders, 1);
+                for (unsigned i = 0; i < 3; i++) {
+                        if (commits & (1u << i)) {
+                                hold_commit(holds[i], i == 1 ? WRITE : READ, false, ++now);
+                                opens++;
+                        } else
+                                hold_abort(holds[i]);
+                        ck_assert_uint_eq(segment->holders, opens > 0 ? 2 : 1);
+                        ck_assert_uint_eq(segment->attached, opens > 0 ? 2 : 1);
+                        registry_check(&registry);
+                }
+                ck_used(BOB, 0, 0, opens > 0);
+                for (unsigned i = 0; i < 3; i++)
+                        if (commits & (1u << i))
+                                ck_assert_int_eq(release(&bob, segment, i == 1 ? WRITE : READ), 0);
+                ck_used(BOB, 0, 0, 0);
+                ck_assert_uint_eq(registry.holds, 1);
+        }
+}
+END_TEST
+
+/* At the limit the second one of the same segment costs nothing; one of another does. */
+START_TEST(test_reserved_at_limit) {
+        struct segment *a = create(&alice, "a", WIRE_LIFETIME_PERSIST), *b = create(&alice, "b", WIRE_LIFETIME_PERSIST);
+        struct hold *first, *second, *none = NULL;
+
+        quota.maximum[QUOTA_HOLDS] = 1;
+        first = reserve(&bob, a);
+        ck_assert_int_eq(hold_reserve(&bob, b, &none, &refusal), SHMD_OVER_LIMIT);
+        ck_assert_ptr_null(none);
+        second = reserve(&bob, a);
+        hold_abort(first);
+        ck_used(BOB, 0, 0, 1);
+        hold_abort(second);
+        ck_used(BOB, 0, 0, 0);
+        open_as(&bob, b, READ, false);
+}
+END_TEST
+
+/* --- the death of one who has much --- */
+
+START_TEST(test_reap_in_pieces) {
+        struct segment *segments[10];
+        unsigned turns = 1;
+
+        for (unsigned i = 0; i < ELEMENTSOF(segments); i++)
+                segments[i] = create(&alice, (char[]) { (char) ('a' + i), '\0' }, i % 2 == 0 ? WIRE_LIFETIME_CREATOR : WIRE_LIFETIME_HOLDERS);
+        ck_assert(!client_reap(&alice, 0, ++now));
+        ck_assert_uint_eq(registry.holds, 10);
+        while (!client_reap(&alice, 1, ++now)) {
+                registry_check(&registry);
+                ck_assert_uint_eq(registry.holds, turns < 10 ? 10 - turns : 0);
+                ck_used(ALICE, 4096 * 10, 10, registry.holds);
+                turns++;
+        }
+        ck_assert_uint_eq(turns, 20); /* holds, and what it created */
+        ck_assert(client_reap(&alice, 0, ++now));
+        ck_assert_uint_eq(registry.nameless_count, 5);
+        for (unsigned i = 0; i < ELEMENTSOF(segments); i++)
+                ck_assert_int_eq(segments[i]->state, i % 2 == 0 ? WIRE_STATE_UNLINKED : WIRE_STATE_PUBLISHED);
+}
+END_TEST
+
+/* Meanwhile others go on; what goes in other ways is not its any more. */
+START_TEST(test_reap_and_others) {
+        struct segment *a = create(&alice, "a", WIRE_LIFETIME_HOLDERS), *b = create(&alice, "b", WIRE_LIFETIME_CREATOR);
+        struct segment *c = create(&bob, "c", WIRE_LIFETIME_PERSIST);
+
+        open_as(&alice, c, READ, false);
+        (void) client_reap(&alice, 1, ++now);
+        registry_check(&registry);
+        registry_remove(c);
+        segment_free(c);
+        registry_check(&registry);
+        open_as(&bob, b, READ, false);
+        open_as(&bob, a, READ, false);
+        (void) client_reap(&alice, 2, ++now);
+        registry_check(&registry);
+        registry_remove(a);
+        segment_free(a);
+        end_client(&alice, ++now);
+        ck_assert_int_eq(b->state, WIRE_STATE_UNLINKED);
+        ck_assert_ptr_null(b->creator.client);
+        ck_used(ALICE, 4096, 1, 0);
+}
+END_TEST
+
 /* --- the end --- */
 
 START_TEST(test_registry_done) {
         for (unsigned i = 0; i < 8; i++)
                 create_linger(&alice, (char[]) { (char) ('a' + i), '\0' }, 10);
         registry_unlink(find("b"), ++now);
-        client_done(&alice, ++now);
+        end_client(&alice, ++now);
         registry_check(&registry);
         ck_assert_int_eq(settle(find("c")), SETTLED_LINGER);
         registry_done(&registry);
@@ -1273,19 +1980,25 @@ END_TEST
 
 /* --- does registry_check() see anything? --- */
 
-static void break_it(int how, struct segment *held, struct segment *idle) {
+/* As in the registry, for it alone. */
+static int compare_ids(struct segment *a, struct segment *b) {
+        return (a->id > b->id) - (a->id < b->id);
+}
+TREE_GENERATE(nameless_tree, segment, by_name, compare_ids)
+
+static void break_it(int how, struct segment *held, struct segment *idle, struct segment *unpublished) {
         struct hold *hold = TAILQ_FIRST(&held->holds);
 
         switch (how) {
         case 0: registry.segments++; break;
-        case 1: registry.unlinked++; break;
+        case 1: registry.nameless_count++; break;
         case 2: registry.bytes--; break;
         case 3: registry.holds--; break;
         case 4: held->holders++; break;
         case 5: held->attached--; break;
-        case 6: held->state = WIRE_STATE_UNLINKED; registry.unlinked++; break;
+        case 6: held->state = WIRE_STATE_UNLINKED; registry.nameless_count++; break;
         case 7: held->state = WIRE_STATE_UNPUBLISHED; break;
-        case 8: held->size++; registry.bytes++; break;
+        case 8: held->maximum++; break;
         case 9: held->owner.uid = BOB; break;
         case 10: held->handed_out = false; break;
         case 11: held->idle_usec = 1; break;
@@ -1298,18 +2011,30 @@ static void break_it(int how, struct segment *held, struct segment *idle) {
         case 18: held->count.amount++; break;
         case 19: idle->name[0] = 'z'; break;
         case 20: idle->idle_usec = 0; break;
+        case 21: held->size++; break;
+        case 22: held->descriptor.amount = 2; break;
+        case 23: charge_force(&held->descriptor, BOB, 1); break;
+        case 24: charge_force(&held->count, BOB, 1); break;
+        case 25: charge_force(&held->bytes, held->owner.uid, 9); registry.bytes--; break;
+        case 26: hold->attached[WRITE] = 0; hold->detached[WRITE] = 1; break;
+        case 27: unpublished->creator.client = NULL; break;
+        case 28: TAILQ_FIRST(&unpublished->holds)->attached[WRITE] = 0; TAILQ_FIRST(&unpublished->holds)->detached[WRITE] = 1;
+                unpublished->attached = 0; break;
+        case 29: unpublished->state = WIRE_STATE_PUBLISHED; registry.nameless_count--; break;
+        case 30: RB_REMOVE(nameless_tree, &registry.nameless, unpublished); break;
         default: break;
         }
 }
-#define N_BROKEN 21
+#define N_BROKEN 31
 
 START_TEST(test_check_aborts) {
         const struct rlimit no_core = { 0, 0 };
         struct segment *held = create_sized(&alice, "b", 10), *idle = create_idle(&alice, "a", WIRE_LIFETIME_HOLDERS);
+        struct segment *unpublished = create_unpublished(&alice, "u");
 
         registry_check(&registry);
         setrlimit(RLIMIT_CORE, &no_core);
-        break_it(_i, held, idle);
+        break_it(_i, held, idle, unpublished);
         registry_check(&registry);
 }
 END_TEST
@@ -1319,7 +2044,7 @@ END_TEST
 /* Everything that a failure must leave as it was. */
 struct picture {
         uint64_t used[4][QUOTA_COUNT];
-        uint64_t segments, unlinked, bytes, holds, accounts, live;
+        uint64_t segments, nameless, bytes, holds, accounts, live;
         struct ownership owner;
         struct segment *first, *named, *renamed;
         uint32_t holders;
@@ -1335,7 +2060,7 @@ static void take_picture(struct picture *ret) {
                 for (enum quota_resource r = 0; r < QUOTA_COUNT; r++)
                         ret->used[i][r] = quota_used(&quota, i < 3 ? ALICE + i : ROOT, r);
         ret->segments = registry.segments;
-        ret->unlinked = registry.unlinked;
+        ret->nameless = registry.nameless_count;
         ret->bytes = registry.bytes;
         ret->holds = registry.holds;
         ret->accounts = count_accounts(RB_ROOT(&quota.accounts));
@@ -1360,6 +2085,33 @@ static int reserve_and_abort(struct segment *segment) {
                 return -EINVAL; /* outputs are touched on success alone */
         registry_abort(reserved);
         return r;
+}
+
+static int reserve_unpublished_and_abort(struct segment *segment) {
+        struct segment_plan plan = plan_of("a", 10, WIRE_LIFETIME_HOLDERS); /* a name that is taken */
+        struct segment *reserved = NULL;
+        struct hold *hold = NULL;
+        int r;
+
+        (void) segment;
+        plan.unpublished = true;
+        r = registry_reserve(&registry, &bob, &plan, ++now, &reserved, &refusal);
+        if (r != 0)
+                return reserved ? -EINVAL : r;
+        r = hold_reserve(&bob, reserved, &hold, &refusal);
+        hold_abort(hold);
+        registry_abort(reserved);
+        return r;
+}
+
+static int hold_twice_and_abort(struct segment *segment) {
+        struct hold *first = NULL, *second = NULL;
+        int r = hold_reserve(&bob, segment, &first, &refusal), r2;
+
+        r2 = hold_reserve(&bob, segment, &second, &refusal); /* may succeed where the first did not */
+        hold_abort(first);
+        hold_abort(second);
+        return r != 0 ? r : r2;
 }
 
 static int hold_and_abort(struct segment *segment) {
@@ -1394,7 +2146,9 @@ static const struct {
         bool changes; /* if it succeeds */
 } faulty[] = {
         { reserve_and_abort, 4, false }, /* segment, name, labels, account */
+        { reserve_unpublished_and_abort, 4, false }, /* segment, name, account, hold */
         { hold_and_abort, 2, false },
+        { hold_twice_and_abort, 2, false },
         { rename_once, 1, true },
         { chown_once, 1, true },
         { chown_over_limit, 1, false },
@@ -1431,11 +2185,51 @@ START_TEST(test_operations_without_memory) {
 }
 END_TEST
 
+/* What may not fail for want of memory: all that ends something, or comes after an answer. */
+START_TEST(test_no_memory_needed) {
+        struct segment *a = create(&alice, "a", WIRE_LIFETIME_LINGER), *new = create_unpublished(&alice, "a");
+        struct segment *b = create_unpublished(&bob, "b"), *idle = create_idle(&alice, "c", WIRE_LIFETIME_HOLDERS);
+        struct hold *holds[2];
+        enum settled verdict;
+        int r[4];
+
+        holds[0] = reserve(&bob, a);
+        holds[1] = reserve(&bob, a);
+        observe_from_now_on();
+        faults_arm(1, true);
+        hold_commit(holds[0], READ, false, ++now);
+        hold_abort(holds[1]);
+        r[0] = registry_may_publish(&alice, &new->id, 1, true, &refusal);
+        registry_publish(new, ++now);
+        r[1] = registry_set_lifetime(new, WIRE_LIFETIME_HOLDERS, 0, ++now);
+        registry_set_size(new, 1);
+        registry_set_frozen(new);
+        r[2] = hold_release(&alice, new->id, WRITE, ++now);
+        r[3] = registry_may_publish(&alice, &b->id, 1, false, &refusal);
+        while (!client_reap(&bob, 1, ++now))
+                ;
+        verdict = registry_settle(idle, 1, ++now);
+        ck_assert(!faults_disarm());
+        ck_assert_int_eq(r[0], 0);
+        ck_assert_int_eq(r[1], 0);
+        ck_assert_int_eq(r[2], 0);
+        ck_assert_int_eq(r[3], SHMD_NOT_FOUND);
+        ck_assert_int_eq(verdict, SETTLED_FREE);
+        segment_free(idle);
+        registry_check(&registry);
+        ck_assert_ptr_eq(find("a"), new);
+        ck_assert_uint_eq(new->size, 1);
+        ck_assert_int_eq(new->state, WIRE_STATE_FROZEN);
+        ck_assert_int_eq(b->state, WIRE_STATE_UNLINKED);
+}
+END_TEST
+
 static struct segment *create_if_possible(struct client *client, const char *name, enum wire_lifetime lifetime, bool detached) {
-        const struct segment_plan plan = plan_of(name, 10, lifetime);
+        struct segment_plan plan = plan_of(name, 10, lifetime);
         struct segment *segment = NULL;
         struct hold *hold = NULL;
 
+        plan.unpublished = name[0] == 'd';
         if (registry_reserve(&registry, client, &plan, ++now, &segment, &refusal) != 0)
                 return NULL;
         if (hold_reserve(client, segment, &hold, &refusal) != 0) {
@@ -1462,6 +2256,7 @@ static void live_a_life(void) {
         struct segment *a = create_if_possible(&alice, "a", WIRE_LIFETIME_HOLDERS, false);
         struct segment *b = create_if_possible(&bob, "b", WIRE_LIFETIME_CREATOR, false);
         struct segment *c = create_if_possible(&alice, "c", WIRE_LIFETIME_LINGER, true);
+        struct segment *d = create_if_possible(&alice, "d", WIRE_LIFETIME_CREATOR, false);
 
         if (a) {
                 (void) try_open(&bob, a, READ, false);
@@ -1474,12 +2269,21 @@ static void live_a_life(void) {
                 registry_refresh(b, &(struct ownership) { CAROL + 1, 1, 0 }, 33);
                 registry_refresh(b, &(struct ownership) { CAROL, 1, 0 }, 34);
         }
+        if (d) {
+                const uint64_t id = d->id;
+
+                (void) try_open(&bob, d, READ, false);
+                if (registry_may_publish(&alice, &id, 1, true, &refusal) == 0)
+                        registry_publish(d, ++now);
+                (void) registry_set_lifetime(d, WIRE_LIFETIME_LINGER, 5, ++now);
+                registry_set_size(d, 3);
+        }
         if (c) {
                 (void) registry_rename(c, "a", 1);
                 (void) try_open(&bob, c, READ, false);
                 registry_unlink(c, ++now);
         }
-        client_done(&bob, ++now);
+        end_client(&bob, ++now);
         settle_all();
         (void) create_if_possible(&alice, "e", WIRE_LIFETIME_LINGER, false);
 }
@@ -1550,7 +2354,7 @@ static Suite *registry_suite(void) {
         tcase_add_test(tests, test_detached_of_unlinked);
         tcase_add_test(tests, test_detached_client_dies);
         tcase_add_test(tests, test_unlink);
-        tcase_add_test(tests, test_next_unlinked);
+        tcase_add_test(tests, test_next_nameless);
         tcase_add_test(tests, test_remove);
         tcase_add_test(tests, test_set_owner);
         tcase_add_test(tests, test_set_owner_refused);
@@ -1558,7 +2362,32 @@ static Suite *registry_suite(void) {
         tcase_add_test(tests, test_refresh);
         tcase_add_test(tests, test_refresh_of_unlinked);
         tcase_add_loop_test(tests, test_refresh_without_memory, 0, 2);
+        tcase_add_test(tests, test_refresh_of_giants);
+        tcase_add_test(tests, test_refresh_of_plain);
+        tcase_add_test(tests, test_unpublished);
+        tcase_add_test(tests, test_unpublished_is_given_up);
+        tcase_add_test(tests, test_creator_of_unpublished_dies);
+        tcase_add_test(tests, test_publish_replaces);
+        tcase_add_test(tests, test_publish_several);
+        tcase_add_test(tests, test_publish_most);
+        tcase_add_test(tests, test_set_lifetime);
+        tcase_add_test(tests, test_set_lifetime_while_held);
+        tcase_add_test(tests, test_set_lifetime_without_creator);
+        tcase_add_test(tests, test_set_lifetime_of_unlinked);
+        tcase_add_test(tests, test_set_size);
+        tcase_add_test(tests, test_set_frozen);
+        tcase_add_test(tests, test_set_frozen_unpublished);
+        tcase_add_test(tests, test_set_frozen_unlinked);
+        tcase_add_test(tests, test_frozen_lifetime);
+        tcase_add_test(tests, test_events);
+        tcase_add_test(tests, test_events_of_lifetimes);
+        tcase_add_test(tests, test_events_of_abort);
+        tcase_add_test(tests, test_reserved_twice);
+        tcase_add_test(tests, test_reserved_at_limit);
+        tcase_add_test(tests, test_reap_in_pieces);
+        tcase_add_test(tests, test_reap_and_others);
         tcase_add_test(tests, test_registry_done);
+        tcase_add_test(tests, test_no_memory_needed);
         tcase_add_loop_test(tests, test_operations_without_memory, 0, ELEMENTSOF(faulty));
         tcase_add_test(tests, test_life_without_memory);
         suite_add_tcase(suite, tests);

@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+#include "batch.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+#include "daemon.h"
+#include "opening.h"
+#include "util.h"
+
+/* Creations a turn: a quarter of a millisecond, about. */
+#define CREATIONS_A_TURN 16u
+
+static struct shmd_wire_item items[SHMD_DESCRIPTORS_MAX];
+
+static struct shmd_wire_item failed_item(int r) {
+        return (struct shmd_wire_item) { .status = r < 0 ? status_from_errno(r) : (uint32_t) r };
+}
+
+/* --- OPEN_MANY: one thread, one at a time --- */
+
+static struct opening openings[SHMD_DESCRIPTORS_MAX];
+
+/* The next name of a tail: a 16-bit size before it. False if it is not all there. */
+static bool take_name(const char **tail, size_t *tail_size, const char **ret_name, size_t *ret_size) {
+        uint16_t size;
+
+        if (*tail_size < sizeof(size))
+                return false;
+        memcpy(&size, *tail, sizeof(size));
+        if (size > *tail_size - sizeof(size))
+                return false;
+        *ret_name = *tail + sizeof(size);
+        *ret_size = size;
+        *tail += sizeof(size) + size;
+        *tail_size -= sizeof(size) + size;
+        return true;
+}
+
+static bool names_are_all_there(const char *tail, size_t tail_size, uint32_t count) {
+        const char *name = NULL;
+        size_t size = 0;
+
+        for (uint32_t i = 0; i < count; i++)
+                if (!take_name(&tail, &tail_size, &name, &size))
+                        return false;
+        return tail_size == 0;
+}
+
+static int prepare_by_name(struct op_context *context, const char *name, size_t size, uint32_t flags, struct opening *opening) {
+        struct segment *segment;
+        int r;
+
+        r = op_check_name(name, size, &name, &size);
+        if (r != 0)
+                return r;
+        segment = registry_find_name(&context->daemon->registry, name, size);
+        if (!segment)
+                return SHMD_NOT_FOUND;
+        (void) memfd_refresh(segment);
+        return opening_prepare_open(context, segment, flags, opening);
+}
+
+int op_open_many(struct op_context *context, const struct shmd_wire_many *body) {
+        struct shmd_wire_many_reply reply = { .count = body->count };
+        const char *tail = context->tail, *name = NULL;
+        size_t tail_size = context->tail_size, size = 0;
+        struct wire_fds fds = WIRE_FDS_INIT;
+        uint32_t opened = 0;
+        int r;
+
+        if (body->count == 0 || body->count > SHMD_DESCRIPTORS_MAX || !names_are_all_there(tail, tail_size, body->count))
+                return SHMD_MALFORMED;
+        if (body->flags & ~OPEN_FLAGS)
+                return SHMD_INVALID;
+
+        memfd_pin(&context->daemon->memfd, true);
+        for (uint32_t i = 0; i < body->count; i++) {
+                (void) take_name(&tail, &tail_size, &name, &size);
+                r = prepare_by_name(context, name, size, body->flags, &openings[opened]);
+                if (r != 0) {
+                        items[i] = failed_item(r);
+                        continue;
+                }
+                items[i] = (struct shmd_wire_item) { .opened = opening_describe(context->daemon, &openings[opened]) };
+                fds.fd[fds.count++] = openings[opened++].fd;
+        }
+        r = op_reply_with_all(context, &reply, items, body->count * sizeof(items[0]), fds.fd, fds.count);
+        for (uint32_t i = 0; i < opened; i++)
+                if (r < 0)
+                        opening_abort(context, &openings[i]);
+                else
+                        opening_commit(context, &openings[i]);
+        memfd_pin(&context->daemon->memfd, false);
+        return r;
+}
+
+/* --- CREATE_MANY --- */
+
+struct batch {
+        struct session *session;
+        struct event *event;
+        char *tail;
+        size_t tail_size, offset;
+        uint32_t serial, count, index;
+        struct shmd_wire_item items[SHMD_DESCRIPTORS_MAX];
+        struct wire_fds fds; /* its own */
+};
+
+void batch_free(struct batch *batch) {
+        if (!batch)
+                return;
+        wire_fds_done(&batch->fds);
+        if (batch->event)
+                event_free(batch->event);
+        free(batch->tail);
+        free(batch);
+}
+
+/* The size of the item that stands at an offset of the tail, padding included; 0 if it is not all there. */
+static size_t item_size(const char *tail, size_t tail_size, size_t offset) {
+        const struct shmd_wire_create *create = (const struct shmd_wire_create *) (tail + offset);
+        size_t strings, size;
+
+        if (tail_size - offset < sizeof(*create))
+                return 0;
+        strings = (size_t) create->name_size + create->labels_size;
+        size = ALIGN8(sizeof(*create) + strings);
+        if (size > tail_size - offset || !wire_is_zero(tail + offset + sizeof(*create) + strings, size - sizeof(*create) - strings))
+                return 0;
+        return size;
+}
+
+static bool items_are_all_there(const char *tail, size_t tail_size, uint32_t count) {
+        size_t offset = 0;
+
+        for (uint32_t i = 0; i < count; i++) {
+                size_t size = item_size(tail, tail_size, offset);
+
+                if (size == 0)
+                        return false;
+                offset += size;
+        }
+        return offset == tail_size;
+}
+
+/* The descriptor has to last until the answer: what is shared may be closed meanwhile. */
+static int keep_fd(struct batch *batch, struct opening *opening) {
+        int fd;
+
+        if (opening->fd_owned)
+                fd = opening->fd;
+        else {
+                fd = fcntl(opening->fd, F_DUPFD_CLOEXEC, 3);
+                if (fd < 0)
+                        return negative_errno();
+        }
+        opening->fd_owned = false;
+        batch->fds.fd[batch->fds.count++] = fd;
+        return 0;
+}
+
+static struct shmd_wire_item create_item(struct op_context *context, struct batch *batch) {
+        const struct shmd_wire_create *create = (const struct shmd_wire_create *) (batch->tail + batch->offset);
+        struct shmd_wire_item item = { 0 };
+        struct opening opening;
+        int r;
+
+        r = opening_prepare_create(context, create, (const char *) (create + 1), (size_t) create->name_size + create->labels_size,
+                                   NULL, &opening);
+        if (r != 0)
+                return failed_item(r);
+        item.opened = opening_describe(context->daemon, &opening);
+        r = keep_fd(batch, &opening);
+        if (r < 0) {
+                opening_abort(context, &opening);
+                return failed_item(r);
+        }
+        opening_commit(context, &opening);
+        return item;
+}
+
+static struct op_context batch_context(struct batch *batch) {
+        return (struct op_context) {
+                .daemon = batch->session->daemon,
+                .session = batch->session,
+                .operation = operation_find(SHMD_OP_CREATE_MANY),
+                .serial = batch->serial,
+                .now_usec = now_realtime_usec(),
+        };
+}
+
+static int finish(struct op_context *context, struct batch *batch) {
+        struct shmd_wire_many_reply reply = { .count = batch->count };
+        struct session *session = batch->session;
+        int r;
+
+        r = op_reply_with_all(context, &reply, batch->items, batch->count * sizeof(batch->items[0]), batch->fds.fd, batch->fds.count);
+        batch_free(TAKE_PTR(session->batch));
+        session_set_busy(session, false);
+        return r;
+}
+
+static void on_turn(evutil_socket_t fd, short what, void *userdata) {
+        static const struct timeval at_once;
+        struct batch *batch = userdata;
+        struct session *session = batch->session;
+        struct op_context context = batch_context(batch);
+        int r = 0;
+
+        (void) fd;
+        (void) what;
+        for (unsigned i = 0; i < CREATIONS_A_TURN && batch->index < batch->count; i++) {
+                batch->items[batch->index++] = create_item(&context, batch);
+                batch->offset += item_size(batch->tail, batch->tail_size, batch->offset);
+        }
+        if (batch->index < batch->count)
+                r = evtimer_add(batch->event, &at_once);
+        else
+                r = finish(&context, batch);
+        if (r < 0)
+                session_close(session);
+        else
+                daemon_settle(session->daemon);
+}
+
+static int batch_new(struct op_context *context, uint32_t count, struct batch **ret_batch) {
+        struct batch *batch = calloc(1, sizeof(*batch));
+
+        if (!batch)
+                return -ENOMEM;
+        batch->session = context->session;
+        batch->serial = context->serial;
+        batch->count = count;
+        batch->tail_size = context->tail_size;
+        batch->tail = malloc(context->tail_size);
+        batch->event = evtimer_new(context->daemon->base, on_turn, batch);
+        if (!batch->tail || !batch->event) {
+                batch_free(batch);
+                return -ENOMEM;
+        }
+        memcpy(batch->tail, context->tail, context->tail_size);
+        *ret_batch = batch;
+        return 0;
+}
+
+int op_create_many(struct op_context *context, const struct shmd_wire_many *body) {
+        struct batch *batch;
+        int r;
+
+        if (body->flags != 0 || body->count == 0 || body->count > SHMD_DESCRIPTORS_MAX ||
+            !items_are_all_there(context->tail, context->tail_size, body->count))
+                return SHMD_MALFORMED;
+        r = batch_new(context, body->count, &batch);
+        if (r < 0)
+                return r;
+        op_answer_later(context);
+        context->session->batch = batch;
+        session_set_busy(context->session, true);
+        event_active(batch->event, EV_TIMEOUT, 1);
+        return 0;
+}
