@@ -21,8 +21,8 @@
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 
-/* For the last round and the report, after the time that a run may take */
-#define GRACE_SECONDS 8
+/* For what is made before the first round, for the last ones and the report, beside the time that rounds may take */
+#define GRACE_SECONDS 20
 
 static const char usage_text[] =
         "Usage: bench [OPTION]...\n"
@@ -32,8 +32,9 @@ static const char usage_text[] =
         "  --rounds N        default 200\n"
         "  --quick           few rounds: whether it works, not how fast\n"
         "  --only PATTERN    only rows whose names match, as the shell matches files\n"
+        "  --at PLACEMENT    only there: s (client and server on the same core) or x (on two)\n"
         "  --cpus A,B        the client's CPU and the other one\n"
-        "  --seconds N       begin no round after that time (default 50)\n"
+        "  --seconds N       begin no round after that time, none with load after half of it (default 50)\n"
         "  --list            the rows\n"
         "  --help\n";
 
@@ -63,6 +64,9 @@ static void options_be_quick(struct bench_options *options) {
         options->rounds = 10;
         options->block = 20;
         options->warm_up = 2;
+        options->load_rounds = 1;
+        options->load_msec = 50;
+        options->load_bytes = UINT64_C(256) << 20;
 }
 
 /* One option; false if its argument is none */
@@ -84,6 +88,9 @@ static bool option_take(struct bench_options *options, int option, const char *a
         case 'o':
                 options->only = argument;
                 return true;
+        case 'a':
+                options->at = argument;
+                return strcmp(argument, "s") == 0 || strcmp(argument, "x") == 0;
         case 'c':
                 return parse_cpus(argument, options->cpus);
         case 's':
@@ -102,6 +109,7 @@ static const struct option long_options[] = {
         { "rounds", required_argument, NULL, 'r' },
         { "quick", no_argument, NULL, 'q' },
         { "only", required_argument, NULL, 'o' },
+        { "at", required_argument, NULL, 'a' },
         { "cpus", required_argument, NULL, 'c' },
         { "seconds", required_argument, NULL, 's' },
         { "list", no_argument, NULL, 'l' },
@@ -299,7 +307,7 @@ static int wait_for(const struct bench *bench, pid_t pid) {
         };
         int status, n, signal_number = 0;
 
-        n = poll(polled, ELEMENTSOF(polled), (int) (bench->options.seconds_max + GRACE_SECONDS) * 1000);
+        n = poll(polled, ELEMENTSOF(polled), (int) (bench->options.seconds_max * 1.5 + GRACE_SECONDS) * 1000);
         if (n == 0)
                 fprintf(stderr, "bench: something hangs: no end after %d seconds more than allowed\n", GRACE_SECONDS);
         if (polled[1].revents)
@@ -319,7 +327,9 @@ static int supervise(struct bench *bench) {
         int r;
 
         server_start_broker(bench);
-        server_start_daemon(bench);
+        server_start_daemon(bench, SERVER_DAEMON);
+        server_start_daemon(bench, SERVER_FEW);
+        server_start_daemon(bench, SERVER_CROWDED);
         fflush(NULL);
         pid = fork();
         if (pid == 0) {
@@ -339,6 +349,9 @@ int main(int argc, char **argv) {
                         .rounds = 200,
                         .block = 50,
                         .warm_up = 5,
+                        .load_rounds = 3,
+                        .load_msec = 200,
+                        .load_bytes = UINT64_C(4) << 30,
                         .seconds_max = 50,
                         .json_path = environment("BENCH_JSON"),
                         .daemon_path = environment("SHMD_TEST_DAEMON"),

@@ -17,6 +17,7 @@ int sysv_create_run(struct series *series);
 
 /* rows_broker.c: through the bare broker */
 int broker_setup(struct series *series);
+int broker_setup_crowd(struct series *series);
 void broker_teardown(struct series *series);
 int bare_open_run(struct series *series);
 int bare_create_run(struct series *series);
@@ -37,6 +38,18 @@ int shmd_posix_open_setup(struct series *series);
 int shmd_posix_open_run(struct series *series);
 void shmd_posix_open_teardown(struct series *series);
 int shmd_posix_create_run(struct series *series);
+
+/* Beside ten segments and one client, or ten thousand and a thousand: crowd.h */
+int shmd_row_setup_crowd(struct series *series);
+int shmd_open_any_run(struct series *series);
+
+/* rows_many.c: many at once; how many is in the row's "segments" */
+int many_open_setup(struct series *series);
+int many_open_run(struct series *series);
+int many_create_setup(struct series *series);
+int many_create_run(struct series *series);
+int many_create_own_run(struct series *series);
+void many_teardown(struct series *series);
 
 /* Shared by all: maps the page of a descriptor, touches it if asked to, and unmaps it. */
 int map_page(int fd, bool touch);

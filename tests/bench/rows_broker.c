@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "crowd.h"
 #include "rows.h"
 
 struct broker_row {
@@ -75,6 +76,15 @@ int broker_setup(struct series *series) {
         snprintf(row->address.sun_path, sizeof(row->address.sun_path), "%s", series_server(series)->socket_path);
         row->socket_fd = broker_connect(row);
         return broker_result(series, row->socket_fd);
+}
+
+/* Its load is as large as that of a crowd. */
+int broker_setup_crowd(struct series *series) {
+        int r = crowd_ensure(series->bench, SERVER_CROWDED);
+
+        if (r < 0)
+                return series_refuse(series, 1, "no crowd to compare with");
+        return broker_setup(series);
 }
 
 void broker_teardown(struct series *series) {

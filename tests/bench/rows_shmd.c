@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "crowd.h"
 #include "rows.h"
 #include "shmd.h"
 
@@ -15,6 +16,7 @@
 struct shmd_row {
         struct shmd *connection;
         struct shmd_segment *held;
+        unsigned segments, next; /* of a crowd */
         char name[64];
         bool exists; /* a segment of that name, made by setup */
         unsigned long created; /* so many, each under a name of its own */
@@ -137,6 +139,36 @@ int shmd_create_run(struct series *series) {
         r = use_and_unlink(series, segment, name);
         shmd_close(segment);
         return r;
+}
+
+/* --- beside few segments and clients or many, with or without a load --- */
+
+int shmd_row_setup_crowd(struct series *series) {
+        const struct bench_row *bench_row = series->row;
+        const struct crowd *crowd = &series->bench->crowds[bench_row->server];
+        struct shmd_row *row;
+        int r;
+
+        r = crowd_ensure(series->bench, bench_row->server);
+        if (r < 0)
+                return series_refuse(series, r, "its segments and clients: %s", crowd->trouble);
+        r = shmd_row_setup(series);
+        if (r < 0)
+                return r;
+        row = series->state;
+        row->segments = crowd->segments;
+        crowd_name(row->name, 0);
+        snprintf(series->note, sizeof(series->note), "%u segments, %u clients", crowd->segments, crowd->clients);
+        return 0;
+}
+
+/* A stride that is prime: all of them come, neighbours do not. */
+int shmd_open_any_run(struct series *series) {
+        struct shmd_row *row = series->state;
+
+        row->next = (row->next + 7919) % row->segments;
+        crowd_name(row->name, row->next);
+        return open_and_map(series, row->connection);
 }
 
 /* --- the POSIX shapes: one connection of the process, found through $SHMD_SOCKET --- */

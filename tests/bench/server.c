@@ -3,8 +3,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +27,17 @@ void child_enter(pid_t supervisor) {
         (void) prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != supervisor)
                 _exit(1);
+}
+
+int child_enter_with(pid_t parent, int fd) {
+        const int kept_fd = STDERR_FILENO + 1;
+
+        child_enter(parent);
+        (void) prctl(PR_SET_NAME, "bench-load");
+        if (fd != kept_fd && dup2(fd, kept_fd) < 0)
+                _exit(1);
+        (void) close_range((unsigned) kept_fd + 1, UINT_MAX, 0);
+        return kept_fd;
 }
 
 static int bind_socket(const char *path, int type) {
@@ -78,8 +89,9 @@ void server_start_broker(struct bench *bench) {
 }
 
 /* In the child that becomes the daemon: not in the terminal's process group, its log in a file */
-static void daemon_exec(const struct bench *bench, const char *notify_path, const char *log_path) {
-        const char *path = bench->options.daemon_path, *socket_path = bench->servers[SERVER_DAEMON].socket_path;
+static void daemon_exec(const struct bench *bench, const char *socket_path, const char *notify_path,
+                        const char *log_path) {
+        const char *path = bench->options.daemon_path;
         int log_fd;
 
         (void) setpgid(0, 0);
@@ -92,7 +104,8 @@ static void daemon_exec(const struct bench *bench, const char *notify_path, cons
         (void) unsetenv("LISTEN_FDS");
         (void) unsetenv("LISTEN_PID");
         (void) unsetenv("WATCHDOG_USEC");
-        execl(path, path, "--socket", socket_path, "--log-target", "stderr", (char *) NULL);
+        /* What this host limits is not what is measured. */
+        execl(path, path, "--socket", socket_path, "--config", "/dev/null", "--log-target", "stderr", (char *) NULL);
         dprintf(STDERR_FILENO, "cannot execute %s: %s\n", path, strerror(errno));
         _exit(127);
 }
@@ -159,22 +172,27 @@ static void daemon_did_not_start(struct server *server, int error, const char *l
         server_stop(server);
 }
 
-void server_start_daemon(struct bench *bench) {
-        struct server *server = &bench->servers[SERVER_DAEMON];
+void server_start_daemon(struct bench *bench, enum server_kind kind) {
+        static const char *const names[SERVER_KINDS] = {
+                [SERVER_DAEMON] = "shmd",
+                [SERVER_FEW] = "few",
+                [SERVER_CROWDED] = "crowded",
+        };
+        struct server *server = &bench->servers[kind];
         char notify_path[sizeof(bench->directory) + 16], log_path[sizeof(bench->directory) + 16];
         _cleanup_close_ int notify_fd = -EBADF;
         pid_t supervisor = getpid(), pid;
         int r;
 
-        snprintf(server->socket_path, sizeof(server->socket_path), "%s/shmd.sock", bench->directory);
+        snprintf(server->socket_path, sizeof(server->socket_path), "%s/%s.sock", bench->directory, names[kind]);
         if (!bench->options.daemon_path || access(bench->options.daemon_path, X_OK) < 0) {
                 server->missing = true;
                 snprintf(server->trouble, sizeof(server->trouble), "no daemon to measure: %s",
                          bench->options.daemon_path ? bench->options.daemon_path : "give it by --daemon");
                 return;
         }
-        snprintf(notify_path, sizeof(notify_path), "%s/notify", bench->directory);
-        snprintf(log_path, sizeof(log_path), "%s/shmd.log", bench->directory);
+        snprintf(notify_path, sizeof(notify_path), "%s/%s.notify", bench->directory, names[kind]);
+        snprintf(log_path, sizeof(log_path), "%s/%s.log", bench->directory, names[kind]);
         notify_fd = bind_socket(notify_path, SOCK_DGRAM);
         if (notify_fd < 0) {
                 server_trouble(server, "the notification socket", notify_fd);
@@ -187,7 +205,7 @@ void server_start_daemon(struct bench *bench) {
         }
         if (pid == 0) {
                 child_enter(supervisor);
-                daemon_exec(bench, notify_path, log_path);
+                daemon_exec(bench, server->socket_path, notify_path, log_path);
         }
         server_is_running(server, pid);
         r = wait_ready(bench, pid, notify_fd);
@@ -213,31 +231,30 @@ void server_stop(struct server *server) {
         server->pid = 0;
 }
 
-int server_pin(struct server *server, int cpu) {
+int server_pin(struct server *server, int cpu, int helper_cpu) {
         char path[64];
-        cpu_set_t cpus;
         struct dirent *entry;
         DIR *directory;
 
-        if (server->cpu == cpu)
+        /* Threads that it has started since have the main one's: then it is to be done again. */
+        if (server->cpu == cpu && server->helper_cpu == helper_cpu && cpu == helper_cpu)
                 return 0;
-        CPU_ZERO(&cpus);
-        CPU_SET(cpu, &cpus);
         snprintf(path, sizeof(path), "/proc/%d/task", (int) server->pid);
         directory = opendir(path);
         if (!directory)
                 return negative_errno();
         while ((entry = readdir(directory))) {
                 pid_t tid = (pid_t) strtol(entry->d_name, NULL, 10);
+                int r = tid > 0 ? pin_process(tid, tid == server->pid ? cpu : helper_cpu) : 0;
 
-                if (tid > 0 && sched_setaffinity(tid, sizeof(cpus), &cpus) < 0 && errno != ESRCH) {
-                        int error = negative_errno();
+                if (r < 0 && r != -ESRCH) {
                         closedir(directory);
-                        return error;
+                        return r;
                 }
         }
         closedir(directory);
         server->cpu = cpu;
+        server->helper_cpu = helper_cpu;
         return 0;
 }
 
