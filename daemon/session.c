@@ -21,6 +21,9 @@
 #define SEND_BUFFER (2 * (int) SHMD_MESSAGE_MAX)
 #define IN_FLIGHT_MAX SHMD_DESCRIPTORS_MAX
 
+/* Of what SIOCOUTQ counts, each unread message is at least so much: the kernel's own bookkeeping. Bytes. */
+#define UNREAD_MESSAGE_MIN 512u
+
 /* As long as so many descriptors of clients wait to be closed, no more are taken. */
 #define DISCARD_MAX 64u
 
@@ -75,15 +78,18 @@ static int parked_new(const struct shmd_wire_header *header, const void *body, s
 
 /*
  * Whether more descriptors may be put into the client's socket. An unread answer's descriptors count against a limit of
- * the whole daemon (unix(7), ETOOMANYREFS), so each client has a share, renewed when it has read everything.
+ * the whole daemon (unix(7), ETOOMANYREFS), so each client has a share. How many he has not received is only known within bounds: as
+ * many messages as what is unread has room for, each with as many as the largest had.
  */
 static bool may_send_fds(struct session *session, unsigned count) {
         int unread;
 
         if (count == 0 || session->fds_in_flight + count <= IN_FLIGHT_MAX)
                 return true;
-        if (ioctl(session->fd, SIOCOUTQ, &unread) == 0 && unread == 0)
-                session->fds_in_flight = 0;
+        if (ioctl(session->fd, SIOCOUTQ, &unread) == 0)
+                session->fds_in_flight = MIN(session->fds_in_flight, (unsigned) unread / UNREAD_MESSAGE_MIN * session->fds_largest);
+        if (session->fds_in_flight == 0)
+                session->fds_largest = 0;
         return session->fds_in_flight + count <= IN_FLIGHT_MAX;
 }
 
@@ -94,9 +100,11 @@ static int send_now(struct session *session, const struct shmd_wire_header *head
         if (!may_send_fds(session, fds_count))
                 return -EAGAIN;
         r = wire_send(session->fd, header, body, body_size, tail, tail_size, fds, fds_count, MSG_DONTWAIT);
-        if (r == 0)
-                session->fds_in_flight += fds_count;
-        return r;
+        if (r < 0)
+                return r;
+        session->fds_in_flight += fds_count;
+        session->fds_largest = MAX(session->fds_largest, fds_count);
+        return 0;
 }
 
 /* Nothing is read from a client while it owes us something: to read, or to wait. */

@@ -53,6 +53,7 @@ struct session {
         struct batch *batch; /* a request for many that is under way: batch.h */
         int fd;
         unsigned fds_in_flight; /* at most so many descriptors that the client has not received yet */
+        unsigned fds_largest;   /* of the messages with those */
         bool greeted;           /* HELLO is done */
         bool busy;              /* a request is being worked on elsewhere: nothing more is read */
         bool broken;            /* to be closed as soon as nobody is in the middle of using it */
