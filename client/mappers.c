@@ -27,25 +27,45 @@ static bool error_means_gone(int error) {
 
 /* --- mappings --- */
 
-/* "7f0000000000-7f0000200000 rw-s 00000000 00:01 1234   /memfd:shmd:name (deleted)" */
-static void note_mapping(const char *line, const struct memory *memory, struct shmd_mapper *mapper) {
+/* "7f0000000000-7f0000200000 rw-s 00000000 00:01 1234   /memfd:shmd:name (deleted)": whether it is of that memory. */
+static bool is_mapping_of(const char *line, const struct memory *memory, char (*ret_rights)[5]) {
         unsigned major, minor;
         uint64_t inode;
+
+        return sscanf(line, "%*x-%*x %4s %*x %x:%x %" SCNu64, *ret_rights, &major, &minor, &inode) == 4 &&
+               inode == memory->inode && major == memory->major && minor == memory->minor;
+}
+
+/* A line of maps. */
+static void note_mapping(const char *line, const struct memory *memory, bool *within, struct shmd_mapper *mapper) {
         char rights[5];
 
-        if (sscanf(line, "%*x-%*x %4s %*x %x:%x %" SCNu64, rights, &major, &minor, &inode) != 4)
-                return;
-        if (inode != memory->inode || major != memory->major || minor != memory->minor)
+        (void) within;
+        if (!is_mapping_of(line, memory, &rights))
                 return;
         mapper->mapped = 1;
         if (rights[1] == 'w' && rights[3] == 's')
-                mapper->writable = 1;
+                mapper->writable = mapper->may_write = 1;
 }
 
-/* 1; 0 where there is no address space: a kernel thread, a zombie. */
-static int read_mappings(int process_fd, const struct memory *memory, struct shmd_mapper *mapper) {
-        int fd = openat(process_fd, "maps", O_RDONLY | O_CLOEXEC), found = 0;
+/* A line of smaps: that of a mapping, or after it one of those about it; "VmFlags: rd sh mr mw me". */
+static void note_detail(const char *line, const struct memory *memory, bool *within, struct shmd_mapper *mapper) {
+        unsigned long start, end;
+        char rights[5];
+
+        if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+                *within = is_mapping_of(line, memory, &rights);
+        else if (*within && strncmp(line, "VmFlags:", 8) == 0 && strstr(line, " sh ") && strstr(line, " mw "))
+                mapper->may_write = 1;
+}
+
+/* Calls a function for each line. 1; 0 where there is no line, or no address space: a kernel thread, a zombie. */
+static int read_lines(int process_fd, const char *name,
+                      void (*function)(const char *, const struct memory *, bool *, struct shmd_mapper *),
+                      const struct memory *memory, struct shmd_mapper *mapper) {
+        int fd = openat(process_fd, name, O_RDONLY | O_CLOEXEC), found = 0;
         _cleanup_free_ char *line = NULL;
+        bool within = false;
         size_t size = 0;
         FILE *file;
 
@@ -58,12 +78,22 @@ static int read_mappings(int process_fd, const struct memory *memory, struct shm
         }
         while (getline(&line, &size, file) > 0) {
                 found = 1;
-                note_mapping(line, memory, mapper);
+                function(line, memory, &within, mapper);
         }
         if (ferror(file))
                 found = errno == ESRCH ? 0 : negative_errno();
         (void) fclose(file);
         return found;
+}
+
+/* The details cost the kernel a walk through all pages: only where they say more. */
+static int read_mappings(int process_fd, const struct memory *memory, struct shmd_mapper *mapper) {
+        int r;
+
+        r = read_lines(process_fd, "maps", note_mapping, memory, mapper);
+        if (r > 0 && mapper->mapped && !mapper->writable)
+                (void) read_lines(process_fd, "smaps", note_detail, memory, mapper);
+        return r;
 }
 
 /* --- descriptors --- */

@@ -368,7 +368,7 @@ struct shmd_mapper {
         uint32_t mapped;   /* 1: mapped */
         uint32_t writable; /* 1: mapped writable */
         uint32_t open;     /* 1: has a descriptor */
-        uint32_t padding;
+        uint32_t may_write; /* 1: mapped so that it can make it writable: that alone keeps it from being frozen */
         uint64_t reserved[4];
         char command[64];
 };
