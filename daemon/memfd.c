@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "status.h"
 #include "util.h"
@@ -237,6 +238,8 @@ static uint64_t refresh_file(struct segment *segment) {
 
         if (stat_quickly(segment->custody.guard_fd, &st) < 0)
                 return 0;
+        segment->device = makedev(st.stx_dev_major, st.stx_dev_minor);
+        segment->inode = st.stx_ino;
         segment->truncated = st.stx_size < segment->size;
         return MIN((uint64_t) st.stx_blocks * 512, segment->size);
 }
