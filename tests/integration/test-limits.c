@@ -269,7 +269,8 @@ static void reach_watches(int channel, void *userdata) {
         ck_assert_int_eq(waited, -ECANCELED);
         ASSERT_OK(other, shmd_watch(other, "y", 0, ignore_event, NULL, &more));
         ck_assert_int_eq(shmd_open_wait(other, "never", SHMD_READ_ONLY, 1000, &segment), -EDQUOT);
-        ASSERT_OK(own, shmd_unwatch(own, watches[0]));
+        ASSERT_OK(own, shmd_unwatch(own, watches[0])); /* waits for no answer */
+        ck_assert_uint_eq(client_status(own).my_watches.used, 2);
         ck_assert_int_eq(shmd_open_wait(other, "never", SHMD_READ_ONLY, 1000, &segment), -ETIMEDOUT);
         ck_assert_uint_eq(client_status(own).my_watches.used, 2);
         shmd_disconnect(own);
