@@ -105,12 +105,14 @@ struct batch {
         uint32_t serial, count, index;
         struct shmd_wire_item items[SHMD_DESCRIPTORS_MAX];
         struct wire_fds fds; /* its own */
+        struct charge charge; /* for as many as there may be of them */
 };
 
 void batch_free(struct batch *batch) {
         if (!batch)
                 return;
         wire_fds_done(&batch->fds);
+        charge_done(&batch->charge);
         if (batch->event)
                 event_free(batch->event);
         free(batch->tail);
@@ -226,9 +228,16 @@ static void on_turn(evutil_socket_t fd, short what, void *userdata) {
 
 static int batch_new(struct op_context *context, uint32_t count, struct batch **ret_batch) {
         struct batch *batch = calloc(1, sizeof(*batch));
+        int r;
 
         if (!batch)
                 return -ENOMEM;
+        r = quota_charge(&context->daemon->quota, context->session->credentials.uid, QUOTA_DESCRIPTORS, count, &batch->charge,
+                         &context->refusal);
+        if (r != 0) {
+                batch_free(batch);
+                return r;
+        }
         batch->session = context->session;
         batch->serial = context->serial;
         batch->count = count;
@@ -252,7 +261,7 @@ int op_create_many(struct op_context *context, const struct shmd_wire_many *body
             !items_are_all_there(context->tail, context->tail_size, body->count))
                 return SHMD_MALFORMED;
         r = batch_new(context, body->count, &batch);
-        if (r < 0)
+        if (r != 0)
                 return r;
         op_answer_later(context);
         context->session->batch = batch;

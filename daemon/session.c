@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -32,6 +33,7 @@ static struct parked *parked_free(struct parked *parked) {
                 return NULL;
         for (unsigned i = 0; i < parked->fds_count; i++)
                 close_fd(parked->fds[i]);
+        charge_done(&parked->charge);
         free(parked->fds);
         free(parked->bytes);
         free(parked);
@@ -54,7 +56,18 @@ static int parked_copy_fds(struct parked *parked, const int *fds, unsigned count
         return 0;
 }
 
-static int parked_new(const struct shmd_wire_header *header, const void *body, size_t body_size, const void *tail,
+/* They are descriptors of the daemon's, for as long as the client does not read: he pays for them. */
+static int parked_charge(struct session *session, struct parked *parked, unsigned count) {
+        struct shmd_wire_refusal ignored;
+
+        if (count == 0)
+                return 0;
+        return quota_charge(&session->daemon->quota, session->credentials.uid, QUOTA_DESCRIPTORS, count, &parked->charge, &ignored) == 0
+                       ? 0
+                       : -EMFILE;
+}
+
+static int parked_new(struct session *session, const struct shmd_wire_header *header, const void *body, size_t body_size, const void *tail,
                       size_t tail_size, const int *fds, unsigned fds_count, struct parked **ret_parked) {
         struct parked *parked = calloc(1, sizeof(*parked));
         int r;
@@ -64,7 +77,9 @@ static int parked_new(const struct shmd_wire_header *header, const void *body, s
         parked->header = *header;
         parked->size = body_size + tail_size;
         parked->bytes = malloc(MAX(parked->size, 1u));
-        r = parked->bytes ? parked_copy_fds(parked, fds, fds_count) : -ENOMEM;
+        r = parked->bytes ? parked_charge(session, parked, fds_count) : -ENOMEM;
+        if (r == 0)
+                r = parked_copy_fds(parked, fds, fds_count);
         if (r < 0) {
                 parked_free(parked);
                 return r;
@@ -153,7 +168,7 @@ int session_send(struct session *session, const struct shmd_wire_header *header,
                 if (!must_wait(r))
                         return r;
         }
-        r = parked_new(header, body, body_size, tail, tail_size, fds, fds_count, &parked);
+        r = parked_new(session, header, body, body_size, tail, tail_size, fds, fds_count, &parked);
         return r < 0 ? r : park(session, parked);
 }
 
@@ -225,14 +240,32 @@ static void free_events(struct session *session) {
                 event_free(TAKE_PTR(session->write_event));
 }
 
+/*
+ * How many descriptors there are in messages that nobody has read: proc(5), fdinfo, "scm_fds". More than none, if the kernel
+ * does not say.
+ */
+static bool has_unread_fds(const struct session *session) {
+        char path[64], text[512];
+        unsigned count = 1;
+        const char *line;
+        ssize_t n;
+        _cleanup_close_ int fd = -EBADF;
+
+        (void) snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", session->fd);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+        text[MAX(n, 0)] = '\0';
+        line = strstr(text, "scm_fds:");
+        return !line || sscanf(line, "scm_fds: %u", &count) != 1 || count > 0;
+}
+
+/* What it sent and nobody read goes with the socket, descriptors and all: see discard_fds(). */
 static void close_socket(struct session *session) {
-        if (session->drained) {
-                session->fd = close_fd(session->fd);
-                return;
-        }
-        /* What it sent and nobody read goes with the socket, descriptors and all: see discard_fds(). */
         (void) shutdown(session->fd, SHUT_RDWR);
-        worker_close(&session->daemon->discarder, TAKE_FD(session->fd));
+        if (has_unread_fds(session))
+                worker_close_charged(&session->daemon->discarder, TAKE_FD(session->fd), &session->descriptor);
+        else
+                session->fd = close_fd(session->fd);
 }
 
 void session_close(struct session *session) {
@@ -324,7 +357,6 @@ static void on_readable(evutil_socket_t fd, short what, void *userdata) {
         if (n > 0)
                 r = dispatch(session, buffer, (size_t) n, &fds);
         discard_fds(daemon, &fds);
-        session->drained = n == 0;
 
         if (n == -EAGAIN)
                 return;

@@ -34,6 +34,7 @@ struct parked {
         size_t size;
         int *fds;
         unsigned fds_count;
+        struct charge charge; /* for the descriptors */
 };
 
 TAILQ_HEAD(parked_queue, parked);
@@ -58,7 +59,6 @@ struct session {
         bool busy;              /* a request is being worked on elsewhere: nothing more is read */
         bool broken;            /* to be closed as soon as nobody is in the middle of using it */
         bool events_lost;       /* and it has not been told yet */
-        bool drained;           /* the client has closed, and everything that it sent was read */
         bool described;         /* command and unit are known */
         uint64_t started;       /* of the process: clock ticks since boot */
         char command[16];

@@ -143,6 +143,7 @@ void worker_submit(struct worker *worker, struct job *job) {
 
 struct close_job {
         struct job job;
+        struct charge charge;
         int fd;
 };
 
@@ -151,10 +152,11 @@ static void close_run(struct job *job) {
 }
 
 static void close_done(struct job *job) {
+        charge_done(&((struct close_job *) job)->charge);
         free(job);
 }
 
-void worker_close(struct worker *worker, int fd) {
+void worker_close_charged(struct worker *worker, int fd, struct charge *charge) {
         struct close_job *job;
 
         if (fd < 0)
@@ -162,8 +164,16 @@ void worker_close(struct worker *worker, int fd) {
         job = malloc(sizeof(*job));
         if (!job) {
                 close_fd(fd);
+                charge_done(charge);
                 return;
         }
-        *job = (struct close_job) { .job = { .run = close_run, .done = close_done }, .fd = fd };
+        *job = (struct close_job) { .job = { .run = close_run, .done = close_done }, .charge = *charge, .fd = fd };
+        *charge = (struct charge) { 0 };
         worker_submit(worker, &job->job);
+}
+
+void worker_close(struct worker *worker, int fd) {
+        struct charge none = { 0 };
+
+        worker_close_charged(worker, fd, &none);
 }

@@ -13,6 +13,8 @@
 #include <bsd/sys/queue.h>
 #include <event2/event.h>
 
+#include "quota.h"
+
 struct job {
         TAILQ_ENTRY(job) entry;
         void (*run)(struct job *job);  /* in the worker's thread */
@@ -45,6 +47,9 @@ void worker_submit(struct worker *worker, struct job *job);
 
 /* Closes a descriptor over there. Takes it. */
 void worker_close(struct worker *worker, int fd);
+
+/* The same; its charge is taken, too, and refunded once it is closed. */
+void worker_close_charged(struct worker *worker, int fd, struct charge *charge);
 
 /* How many jobs wait or run. Event loop only. */
 static inline unsigned worker_load(const struct worker *worker) {

@@ -251,7 +251,9 @@ static void check_daemon_is_well(void) {
         ck_assert_int_eq(raw_create(&the_daemon.control, "well", 4096, WIRE_LIFETIME_HOLDERS, &opened, NULL), SHMD_OK);
         raw_release(&the_daemon.control, opened.id, SHMD_ACCESS_WRITE);
         status = daemon_status(&the_daemon);
-        TEST_REQUIRE(status.connections, <=, CONNECTIONS + 2); /* one may just be going */
+        /* What they left in their queues is still being answered. */
+        if (status.connections > CONNECTIONS + 2)
+                TEST_UNTIL(daemon_status(&the_daemon).connections <= CONNECTIONS + 2, "those who have gone to be noticed");
         ck_assert_uint_le(status.segments, 1000);
 }
 
