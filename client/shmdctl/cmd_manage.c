@@ -194,6 +194,7 @@ static int freeze_by_id(struct ctl *ctl, uint64_t id, const void *what) {
 }
 
 static void tell_writers(struct ctl *ctl, const char *name_or_id, int error) {
+        char hidden[TEXT_HIDDEN_MAX];
         struct mappers mappers;
         struct shmd_stat stat;
 
@@ -208,7 +209,7 @@ static void tell_writers(struct ctl *ctl, const char *name_or_id, int error) {
                              user_name(mapper->uid));
         }
         if (mappers.hidden > 0)
-                fail("there are %u processes that you may not look into", mappers.hidden);
+                fail("%s", mappers_describe_hidden(&mappers, hidden));
         if (mappers.error != 0)
                 fail("cannot look for who has it mapped: %s", strerror(-mappers.error));
         mappers_done(&mappers);

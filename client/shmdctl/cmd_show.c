@@ -269,10 +269,12 @@ static int print_strangers(const struct ctl *ctl, const struct users *users) {
 }
 
 static void print_gaps(const struct shmd_stat *stat, const struct users *users) {
+        char hidden[TEXT_HIDDEN_MAX];
+
         if (users->hidden && stat->holders > 0)
                 puts("(who they are is shown to the owner and to administrators)");
         if (stat->unknown_holder && users->mappers.hidden > 0)
-                printf("(there are %u processes that you may not look into)\n", users->mappers.hidden);
+                printf("(%s)\n", mappers_describe_hidden(&users->mappers, hidden));
         if (users->mappers.error != 0)
                 printf("(cannot look for who has it mapped: %s)\n", strerror(-users->mappers.error));
 }

@@ -50,6 +50,12 @@ const struct shmd_mapper *mappers_get(const struct mappers *mappers, uint32_t pi
         return NULL;
 }
 
+const char *mappers_describe_hidden(const struct mappers *mappers, char buffer[TEXT_HIDDEN_MAX]) {
+        snprintf(buffer, TEXT_HIDDEN_MAX, "%u process%s could not be looked into", mappers->hidden,
+                 mappers->hidden == 1 ? "" : "es");
+        return buffer;
+}
+
 const char *mapper_access(const struct shmd_mapper *mapper) {
         if (!mapper->mapped)
                 return "open";

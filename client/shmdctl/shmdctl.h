@@ -269,6 +269,8 @@ struct mappers {
 void mappers_find(struct ctl *ctl, const struct shmd_stat *stat, struct mappers *ret_mappers);
 void mappers_done(struct mappers *mappers);
 const struct shmd_mapper *mappers_get(const struct mappers *mappers, uint32_t pid);
+#define TEXT_HIDDEN_MAX 64
+const char *mappers_describe_hidden(const struct mappers *mappers, char buffer[TEXT_HIDDEN_MAX]);
 /* "rw" and "ro" for what is mapped, "open" for a descriptor alone. */
 const char *mapper_access(const struct shmd_mapper *mapper);
 
