@@ -21,6 +21,16 @@ const struct bench_row bench_rows[] = {
                 .teardown = raw_open_teardown,
         },
         {
+                .id = "raw-open-64",
+                .what = "shm_open, fstat, mmap 64 times, then munmap, close 64 times",
+                .segments = 64,
+                .runs = 4,
+                .raw = "raw-open",
+                .setup = raw_open_setup,
+                .run = raw_open_many_run,
+                .teardown = raw_open_teardown,
+        },
+        {
                 .id = "raw-create",
                 .what = "shm_open, ftruncate, mmap, touch, munmap, close, shm_unlink",
                 .segments = 1,

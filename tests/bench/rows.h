@@ -8,6 +8,7 @@
 int raw_open_setup(struct series *series);
 int raw_open_run(struct series *series);
 void raw_open_teardown(struct series *series);
+int raw_open_many_run(struct series *series);
 int raw_create_run(struct series *series);
 int sysv_open_setup(struct series *series);
 int sysv_open_run(struct series *series);
