@@ -463,6 +463,7 @@ int create_in_steps(struct shmd *connection, const struct target *target, uint64
 
 /* A list on its way: what is asked for, and how far it has come. */
 struct list_cursor {
+        uint64_t after_id; /* of a listing by id: where it goes on */
         const char *prefix;
         size_t prefix_size;
         uint32_t flags;        /* enum shmd_wire_list_flags */

@@ -171,7 +171,7 @@ void list_request_init(struct list_request *request, const struct list_cursor *c
         size_t after_size = by_id ? 0 : strlen(cursor->last.name);
 
         request->body = (struct shmd_wire_list) {
-                .after_id = by_id ? cursor->last.id : 0,
+                .after_id = cursor->after_id,
                 .flags = cursor->flags,
                 .prefix_size = (uint16_t) cursor->prefix_size,
                 .after_size = (uint16_t) after_size,
@@ -189,11 +189,14 @@ void list_request_init(struct list_request *request, const struct list_cursor *c
 
 int list_page_init(struct list_page *page, struct list_cursor *cursor, const void *body, const uint8_t *tail,
                    size_t tail_size) {
+        bool by_id = cursor->flags & SHMD_WIRE_LIST_UNLINKED;
         struct shmd_wire_list_reply wire;
 
         memcpy(&wire, body, sizeof(wire));
-        if (wire.more && wire.count == 0)
+        /* Each page has to bring it forward, or it would never end. A page by id may have passed over what does not fit. */
+        if (wire.more && (by_id ? wire.after_id <= cursor->after_id : wire.count == 0))
                 return -EPROTO;
+        cursor->after_id = wire.after_id;
         *page = (struct list_page) { .data = tail, .size = tail_size, .left = wire.count };
         cursor->more = wire.more;
         return 0;

@@ -48,7 +48,7 @@ void config_init(struct config *config, uint64_t descriptors) {
         config->maximum[QUOTA_SEGMENTS] = 65536;
         config->maximum[QUOTA_HOLDS] = 262144;
         config->maximum[QUOTA_CONNECTIONS] = 4096;
-        config->maximum[QUOTA_WATCHES] = 4096;
+        config->maximum[QUOTA_WATCHES] = 512;
         config->pool[QUOTA_BYTES] = machine_memory();
         config->pool[QUOTA_DESCRIPTORS] = descriptors > 2 * OWN_DESCRIPTORS ? descriptors - OWN_DESCRIPTORS : descriptors / 2;
 }

@@ -121,7 +121,9 @@ static void on_linger(evutil_socket_t fd, short what, void *userdata) {
 
         (void) fd;
         (void) what;
-        while ((segment = registry_next_linger(&daemon->registry)) && segment->linger_until_usec <= now_monotonic_usec())
+        for (unsigned i = 0; i < SETTLE_SEGMENTS && (segment = registry_next_linger(&daemon->registry)) &&
+                             segment->linger_until_usec <= now_monotonic_usec();
+             i++)
                 registry_linger_over(segment, now_realtime_usec());
         arm_linger(daemon);
         daemon_settle(daemon);

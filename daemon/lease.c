@@ -13,9 +13,12 @@
 #include "util.h"
 
 /* Before the first, second, … repetition of a question. Microseconds. */
-static const uint64_t delay_usec[LEASE_DELAYS] = { 500, 2000, 8000, 32000, 128000, 512000, 2000000 };
+static const uint64_t delay_usec[LEASE_DELAYS] = { 200, 2000, 8000, 32000, 128000, 512000, 2000000 };
 
 #define UNWATCHED INT_MAX
+
+/* At one turn of the loop: a question takes some microseconds, and other clients are waiting. */
+#define QUESTIONS_A_TURN 32u
 
 static int compare_watch(struct segment *a, struct segment *b) {
         return (a->custody.watch > b->custody.watch) - (a->custody.watch < b->custody.watch);
@@ -135,19 +138,28 @@ static void on_delay(evutil_socket_t fd, short what, void *userdata) {
 
         (void) fd;
         (void) what;
-        while ((segment = TAILQ_FIRST(&delay->waiting)) && segment->custody.retry_usec <= now_monotonic_usec())
+        for (unsigned i = 0; i < QUESTIONS_A_TURN && (segment = TAILQ_FIRST(&delay->waiting)) &&
+                             segment->custody.retry_usec <= now_monotonic_usec();
+             i++)
                 ask(delay->lease, segment, segment->custody.retry + 1);
         arm(delay);
 }
 
-/* Events were lost: ask about all. The function may free a segment, but only the one that it is called for. */
-static void ask_all(struct lease *lease) {
-        struct segment *segment, *next;
+/*
+ * An event brings the question up, at the first delay's end at the latest: whoever opens and closes in a loop costs one question each
+ * such time, not one an event.
+ */
+static void ask_soon(struct lease *lease, struct segment *segment) {
+        if (segment->custody.retry != 0)
+                retry_start(lease, segment, 0);
+}
 
-        for (segment = RB_MIN(watch_tree, &lease->watches); segment; segment = next) {
-                next = RB_NEXT(watch_tree, &lease->watches, segment);
-                ask(lease, segment, 0);
-        }
+/* Events were lost: ask about all. */
+static void ask_all(struct lease *lease) {
+        struct segment *segment;
+
+        RB_FOREACH(segment, watch_tree, &lease->watches)
+                ask_soon(lease, segment);
 }
 
 static void handle_event(struct lease *lease, const struct inotify_event *event) {
@@ -160,13 +172,11 @@ static void handle_event(struct lease *lease, const struct inotify_event *event)
         }
         segment = RB_FIND(watch_tree, &lease->watches, &key);
         if (segment && !(event->mask & IN_IGNORED))
-                ask(lease, segment, 0);
+                ask_soon(lease, segment);
 }
 
 static void on_inotify(evutil_socket_t fd, short what, void *userdata) {
-        _Alignas(struct inotify_event) char buffer[16384];
-        struct lease *lease = userdata;
-        int last_wd = -1;
+        _Alignas(struct inotify_event) char buffer[4096];
         ssize_t n;
 
         (void) what;
@@ -174,10 +184,7 @@ static void on_inotify(evutil_socket_t fd, short what, void *userdata) {
         for (char *p = buffer; n > 0 && p < buffer + n;) {
                 const struct inotify_event *event = (const struct inotify_event *) p;
 
-                /* One that opens and closes in a loop costs one question a run of its events. */
-                if (event->wd != last_wd || (event->mask & IN_Q_OVERFLOW))
-                        handle_event(lease, event);
-                last_wd = event->wd;
+                handle_event(userdata, event);
                 p += sizeof(*event) + event->len;
         }
 }

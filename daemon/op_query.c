@@ -115,28 +115,62 @@ int op_stat(struct op_context *context, const struct shmd_wire_stat *body) {
         return op_reply_with_tail(context, &reply, page, append_strings(page, context->segment, &reply));
 }
 
-/* Where a listing goes on: the next segment after the last one, or NULL. */
-static struct segment *list_next(struct op_context *context, const struct shmd_wire_list *body, const struct segment *last) {
-        struct registry *registry = &context->daemon->registry;
-        const char *prefix = context->tail, *after = context->tail + body->prefix_size;
+/* Of what is not in order of names, so many are looked at for one page, whether or not they are to be told of. */
+#define PAGE_SCANNED 256u
+
+struct listing {
+        struct op_context *context;
+        struct shmd_wire_list_reply reply;
+        char *end; /* of what is in the page */
+};
+
+/* False if the page is full. */
+static bool list_add(struct listing *listing, struct segment *segment) {
+        struct shmd_wire_segment wire;
+
+        if (listing->reply.count == PAGE_ENTRIES ||
+            listing->end + sizeof(wire) + strings_size(segment) > page + sizeof(page)) {
+                listing->reply.more = 1;
+                return false;
+        }
+        describe(listing->context, segment, &wire);
+        listing->end = append(listing->end, &wire, sizeof(wire));
+        listing->end += append_strings(listing->end, segment, &wire);
+        listing->reply.count++;
+        return true;
+}
+
+static void list_named(struct listing *listing, const struct shmd_wire_list *body) {
+        struct registry *registry = &listing->context->daemon->registry;
+        const char *prefix = listing->context->tail;
         struct segment *segment;
 
-        if (body->flags & SHMD_WIRE_LIST_UNLINKED) {
-                segment = registry_next_nameless(registry, last ? last->id : body->after_id);
-                while (segment && (!may_see(context, segment) || segment->name_size < body->prefix_size ||
-                                   memcmp(segment->name, prefix, body->prefix_size) != 0))
-                        segment = registry_next_nameless(registry, segment->id);
-                return segment;
+        segment = registry_next_name(registry, prefix, body->prefix_size, prefix + body->prefix_size, body->after_size);
+        while (segment && list_add(listing, segment))
+                segment = registry_next_name(registry, prefix, body->prefix_size, segment->name, segment->name_size);
+}
+
+static void list_nameless(struct listing *listing, const struct shmd_wire_list *body) {
+        struct registry *registry = &listing->context->daemon->registry;
+        struct segment *segment;
+
+        listing->reply.after_id = body->after_id;
+        for (unsigned i = 0; (segment = registry_next_nameless(registry, listing->reply.after_id)); i++) {
+                bool fits = may_see(listing->context, segment) && segment->name_size >= body->prefix_size &&
+                            memcmp(segment->name, listing->context->tail, body->prefix_size) == 0;
+
+                if (i == PAGE_SCANNED) {
+                        listing->reply.more = 1;
+                        return;
+                }
+                if (fits && !list_add(listing, segment))
+                        return;
+                listing->reply.after_id = segment->id;
         }
-        if (last)
-                return registry_next_name(registry, prefix, body->prefix_size, last->name, last->name_size);
-        return registry_next_name(registry, prefix, body->prefix_size, after, body->after_size);
 }
 
 int op_list(struct op_context *context, const struct shmd_wire_list *body) {
-        struct shmd_wire_list_reply reply = { 0 };
-        struct segment *segment;
-        char *p = page;
+        struct listing listing = { .context = context, .end = page };
 
         if ((size_t) body->prefix_size + body->after_size != context->tail_size)
                 return SHMD_MALFORMED;
@@ -145,19 +179,11 @@ int op_list(struct op_context *context, const struct shmd_wire_list *body) {
         if (body->prefix_size > SHMD_NAME_MAX || body->after_size > SHMD_NAME_MAX)
                 return SHMD_NAME_TOO_LONG;
 
-        for (segment = list_next(context, body, NULL); segment; segment = list_next(context, body, segment)) {
-                struct shmd_wire_segment wire;
-
-                if (reply.count == PAGE_ENTRIES || p + sizeof(wire) + strings_size(segment) > page + sizeof(page)) {
-                        reply.more = 1;
-                        break;
-                }
-                describe(context, segment, &wire);
-                p = append(p, &wire, sizeof(wire));
-                p += append_strings(p, segment, &wire);
-                reply.count++;
-        }
-        return op_reply_with_tail(context, &reply, page, (size_t) (p - page));
+        if (body->flags & SHMD_WIRE_LIST_UNLINKED)
+                list_nameless(&listing, body);
+        else
+                list_named(&listing, body);
+        return op_reply_with_tail(context, &listing.reply, page, (size_t) (listing.end - page));
 }
 
 static void describe_holder(const struct hold *hold, struct shmd_wire_holder *ret) {

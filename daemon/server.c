@@ -182,7 +182,7 @@ void server_note_id(struct server *server, uint64_t next_id) {
  * Tells a client that can't be served why, in the form of an answer to its HELLO, whether or not that has come
  * already, and leaves it.
  */
-static void turn_away(int fd, unsigned status, const struct shmd_wire_refusal *refusal) {
+static void turn_away(struct daemon *daemon, int fd, unsigned status, const struct shmd_wire_refusal *refusal) {
         struct {
                 struct shmd_wire_header header;
                 struct shmd_wire_hello body;
@@ -192,9 +192,11 @@ static void turn_away(int fd, unsigned status, const struct shmd_wire_refusal *r
 
         if (wire_receive(fd, &hello, sizeof(hello), &fds, MSG_DONTWAIT) > 0)
                 header.serial = hello.header.serial;
-        wire_fds_done(&fds);
         (void) wire_send(fd, &header, refusal, sizeof(*refusal), NULL, 0, NULL, 0, MSG_DONTWAIT);
-        close_fd(fd);
+        /* What comes from a client is never closed in the loop: session.c, discard_fds(). */
+        for (unsigned i = 0; i < fds.count; i++)
+                worker_close(&daemon->discarder, TAKE_FD(fds.fd[i]));
+        worker_close(&daemon->discarder, fd);
 }
 
 static bool is_administrator(const struct daemon *daemon, const struct credentials *credentials) {
@@ -219,7 +221,7 @@ static void take_client(struct server *server, int fd) {
         if (r != 0) {
                 charge_done(&charge);
                 credentials_done(&credentials);
-                turn_away(fd, r < 0 ? status_from_errno(r) : (unsigned) r, &refusal);
+                turn_away(daemon, fd, r < 0 ? status_from_errno(r) : (unsigned) r, &refusal);
                 return;
         }
         credentials.administrator = is_administrator(daemon, &credentials);
@@ -243,7 +245,7 @@ static void refuse_for_descriptors(struct server *server) {
         server->spare_fd = close_fd(server->spare_fd);
         fd = accept4(server->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0)
-                turn_away(fd, SHMD_NO_DESCRIPTORS, &refusal);
+                turn_away(server->daemon, fd, SHMD_NO_DESCRIPTORS, &refusal);
         server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         if (fd < 0 && errno != EAGAIN) {
                 /* Not even that: wait until something is free. */

@@ -154,6 +154,17 @@ static int park(struct session *session, struct parked *parked) {
         return wait_for_room(session);
 }
 
+/*
+ * No room, but not in the client's socket: too many descriptors of this daemon are unread everywhere (unix(7), ETOOMANYREFS), or there
+ * is no memory. No event tells when that is over; and each attempt makes an event of its own.
+ */
+static const struct timeval retry_interval = { .tv_usec = 20000 };
+
+static int wait_for_kernel(struct session *session) {
+        (void) event_del(session->write_event);
+        return evtimer_add(session->retry_event, &retry_interval) < 0 ? -ENOMEM : 0;
+}
+
 static bool must_wait(int r) {
         return r == -EAGAIN || r == -ETOOMANYREFS || r == -ENOBUFS;
 }
@@ -238,6 +249,8 @@ static void free_events(struct session *session) {
                 event_free(TAKE_PTR(session->read_event));
         if (session->write_event)
                 event_free(TAKE_PTR(session->write_event));
+        if (session->retry_event)
+                event_free(TAKE_PTR(session->retry_event));
 }
 
 /*
@@ -321,8 +334,16 @@ static void on_writable(evutil_socket_t fd, short what, void *userdata) {
         (void) fd;
         (void) what;
         r = send_parked(session);
-        if (must_wait(r))
+        if (r == -EAGAIN) {
+                if (wait_for_room(session) < 0)
+                        session_close(session);
                 return;
+        }
+        if (must_wait(r)) {
+                if (wait_for_kernel(session) < 0)
+                        session_close(session);
+                return;
+        }
         (void) event_del(session->write_event);
         if (r < 0) {
                 session_close(session);
@@ -377,7 +398,8 @@ static int make_events(struct session *session) {
 
         session->read_event = event_new(base, session->fd, EV_READ | EV_PERSIST, on_readable, session);
         session->write_event = event_new(base, session->fd, EV_WRITE | EV_PERSIST | EV_ET, on_writable, session);
-        if (!session->read_event || !session->write_event || event_add(session->read_event, NULL) < 0)
+        session->retry_event = evtimer_new(base, on_writable, session);
+        if (!session->read_event || !session->write_event || !session->retry_event || event_add(session->read_event, NULL) < 0)
                 return -ENOMEM;
         return 0;
 }

@@ -48,6 +48,7 @@ struct session {
         struct charge charge, descriptor;
         struct event *read_event;
         struct event *write_event;
+        struct event *retry_event; /* where the kernel had no room for reasons that are not this client's */
         struct parked_queue parked;
         struct watcher_list watchers;
         struct wait_list waits;

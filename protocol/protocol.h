@@ -216,6 +216,7 @@ enum shmd_wire_list_flags {
 struct shmd_wire_list_reply {
         uint32_t count; /* tail: so many of struct shmd_wire_segment, each with its strings */
         uint32_t more;  /* 1: ask again, after the last one */
+        uint64_t after_id; /* with SHMD_WIRE_LIST_UNLINKED: ask again after this id; there may have been nothing to tell up to it */
 };
 
 /* HOLDERS: who holds a segment, by connection, a page at a time. */

@@ -112,6 +112,8 @@ int cmd_hold(struct ctl *ctl, int n_arguments, char **arguments) {
         if (status != STATUS_DONE)
                 return status;
         r = segment_open(ctl, arguments[0], flags, &segment);
+        if (r == -EOPNOTSUPP) /* made of a file, of which there are no others */
+                r = segment_open(ctl, arguments[0], flags & ~SHMD_PRIVATE, &segment);
         if (r != 0)
                 return fail_shmd(ctl, r, "open", arguments[0]);
         return hold_run(ctl->program, segment);
