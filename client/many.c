@@ -9,6 +9,7 @@
 #include "internal.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #define TAIL_MAX (SHMD_MESSAGE_MAX - sizeof(struct shmd_wire_header) - sizeof(struct shmd_wire_many))
 
@@ -261,8 +262,40 @@ _public_ int shmd_create_many(struct shmd *connection, const struct shmd_create_
         return many_finish(&batch, r, count);
 }
 
+/* --- closing --- */
+
+/* Mappings that lie side by side: one call unmaps all of them. */
+struct range {
+        char *start, *end;
+};
+
+static void range_unmap(struct range *range) {
+        if (range->start)
+                (void) munmap(range->start, (size_t) (range->end - range->start));
+        *range = (struct range) { NULL, NULL };
+}
+
+/* The kernel places one mapping below the other, most often. */
+static void range_take(struct range *range, struct hold *hold) {
+        size_t page = (size_t) sysconf(_SC_PAGESIZE);
+        char *start = TAKE_PTR(hold->address), *end;
+
+        if (!start)
+                return;
+        end = start + ((hold->mapped_size + page - 1) & ~(page - 1));
+        if (range->start && end == range->start)
+                range->start = start;
+        else if (range->start && start == range->end)
+                range->end = end;
+        else {
+                range_unmap(range);
+                *range = (struct range) { start, end };
+        }
+}
+
 _public_ void shmd_close_many(struct shmd_segment **segments, size_t count) {
         struct shmd *connection = NULL;
+        struct range range = { NULL, NULL };
 
         for (size_t i = 0; i < count; i++) {
                 struct shmd_segment *segment = TAKE_PTR(segments[i]);
@@ -274,9 +307,12 @@ _public_ void shmd_close_many(struct shmd_segment **segments, size_t count) {
                 connection = hold->connection;
                 LIST_REMOVE(segment, entry);
                 free(segment);
-                if (LIST_EMPTY(&hold->segments))
-                        hold_end(hold);
+                if (!LIST_EMPTY(&hold->segments))
+                        continue;
+                range_take(&range, hold);
+                hold_end(hold);
         }
+        range_unmap(&range); /* before the daemon asks the kernel who is left */
         if (connection)
                 holds_tell_ended(connection);
 }

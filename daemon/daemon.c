@@ -2,6 +2,7 @@
 /*
  * Puts the daemon together, runs its loop, takes it apart.
  */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <signal.h>
@@ -188,6 +189,19 @@ static uint64_t raise_descriptor_limit(void) {
         return limit.rlim_cur;
 }
 
+/* So many more descriptors are provided for from the beginning: half a mebibyte of the kernel's memory. */
+#define PROVIDED_DESCRIPTORS UINT64_C(65536)
+
+/*
+ * The kernel makes a table of descriptors larger when it is full, and if the process has threads it waits for
+ * an RCU grace period then, in whatever call that is: some milliseconds. As long as there is one thread it does not.
+ */
+static void provide_descriptors(uint64_t maximum) {
+        int highest = (int) MIN(maximum, PROVIDED_DESCRIPTORS) - 1;
+
+        close_fd(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, highest));
+}
+
 static int set_up_signals(void) {
         sigset_t none;
 
@@ -238,6 +252,7 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
                 .discarder.event_fd = -EBADF,
                 .memfd.proc_fd = -EBADF,
         };
+        provide_descriptors(daemon->descriptors_max);
         quota_init(&daemon->quota);
         registry_init(&daemon->registry, &daemon->quota, 1);
         daemon->registry.observer = on_event;

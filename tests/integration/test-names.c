@@ -436,7 +436,7 @@ START_TEST(test_list_long_entries) {
         memset(name, 'n', 255);
         name[255] = '\0';
         for (int i = 0; i < 100; i++) {
-                snprintf(name + 250, 6, "/%04d", i);
+                snprintf(name + 250, 6, "/%04u", (unsigned) i % 10000);
                 ck_assert_int_eq(client_try_create(connection, name, 1, SHMD_EXCLUSIVE, &options), 0);
         }
         ASSERT_OK(connection, shmd_list(connection, NULL, 0, visit, &all));
