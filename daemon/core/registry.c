@@ -233,6 +233,11 @@ static uint64_t chargeable(uint64_t size) {
         return MIN(size, UINT64_C(1) << 47);
 }
 
+/* A file comes with two, one for each access: nobody could open it again through the other. */
+static uint64_t descriptors_of(const struct segment *segment) {
+        return segment->backing == WIRE_BACKING_FILE ? 2 : 1;
+}
+
 static int segment_charge(struct segment *segment, uid_t uid, struct shmd_wire_refusal *refusal) {
         struct quota *quota = segment->registry->quota;
         int r;
@@ -240,7 +245,7 @@ static int segment_charge(struct segment *segment, uid_t uid, struct shmd_wire_r
         r = quota_charge(quota, uid, QUOTA_SEGMENTS, 1, &segment->count, refusal);
         if (r != 0)
                 return r;
-        r = quota_charge(quota, uid, QUOTA_DESCRIPTORS, segment->backing == WIRE_BACKING_FILE ? 2 : 1, &segment->descriptor, refusal);
+        r = quota_charge(quota, uid, QUOTA_DESCRIPTORS, descriptors_of(segment), &segment->descriptor, refusal);
         if (r != 0)
                 return r;
         return quota_charge(quota, uid, QUOTA_BYTES, chargeable(segment->maximum), &segment->bytes, refusal);
@@ -693,7 +698,8 @@ static void check_segment(struct segment *segment) {
         require(segment->size <= segment->maximum);
         require(segment->bytes.amount == chargeable(segment->maximum) && segment->bytes.account->uid == segment->owner.uid);
         require(segment->count.amount == 1 && segment->count.account->uid == segment->owner.uid);
-        require(segment->descriptor.amount == 1 && segment->descriptor.account->uid == segment->owner.uid);
+        require(segment->descriptor.amount == descriptors_of(segment));
+        require(segment->descriptor.account->uid == segment->owner.uid);
         require(segment->holders == 0 || segment->handed_out);
         require((segment->idle_usec == 0) == (segment->holders > 0) || !segment->handed_out);
         /* Nothing is lost from sight: what has to go is queued, watched or waited for. */

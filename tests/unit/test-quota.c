@@ -521,7 +521,7 @@ START_TEST(test_biggest) {
                 ck_assert_int_eq(charge(users[i].uid, QUOTA_SEGMENTS, users[i].amount, &charges[i]), 0);
         expect_biggest((uint64_t[]) { 9, 8, 7 }, (uid_t[]) { 1001, 1002, 0 });
         charge_done(&charges[1]);
-        expect_biggest((uint64_t[]) { 8, 7, 5 }, (uid_t[]) { 1002, 0, 1003 }); /* the smallest uid of those who have as much */
+        expect_biggest((uint64_t[]) { 8, 7, 5 }, (uid_t[]) { 1002, 0, 1003 }); /* of those who have as much the smallest uid */
         charge_done(&charges[4]);
         charge_done(&charges[5]);
         expect_biggest((uint64_t[]) { 7, 5, 5 }, (uid_t[]) { 0, 1004, 1005 });

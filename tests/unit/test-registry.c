@@ -1338,13 +1338,33 @@ START_TEST(test_refresh_without_memory) {
 }
 END_TEST
 
+/* A segment made of a file keeps two descriptors; they go with it from hand to hand. */
+START_TEST(test_descriptors_of_file) {
+        struct segment_plan plan = plan_of("a", 100, WIRE_LIFETIME_PERSIST);
+        struct segment *segment;
+
+        plan.backing = WIRE_BACKING_FILE;
+        segment = create_unheld(&alice, &plan);
+        registry_check(&registry);
+        ck_assert_uint_eq(quota_used(&quota, ALICE, QUOTA_DESCRIPTORS), 2);
+        ck_assert_int_eq(give_to(segment, BOB), 0);
+        ck_assert_uint_eq(quota_used(&quota, ALICE, QUOTA_DESCRIPTORS), 0);
+        ck_assert_uint_eq(quota_used(&quota, BOB, QUOTA_DESCRIPTORS), 2);
+        registry_refresh(segment, &(struct ownership) { CAROL, 1, 0 }, 7);
+        registry_check(&registry);
+        ck_assert_uint_eq(quota_used(&quota, CAROL, QUOTA_DESCRIPTORS), 2);
+        ck_assert_uint_eq(segment->size, 100);
+}
+END_TEST
+
 /* What nobody can map may be the size of a file all the same: no sum comes round. */
 START_TEST(test_refresh_of_giants) {
-        struct segment *segments[] = { create_sized(&alice, "a", 0), create_sized(&alice, "b", 0), create_sized(&alice, "c", 0) };
         static const uint64_t sizes[] = { INT64_MAX, INT64_MAX, 2 };
-        struct segment *refused = NULL;
+        struct segment *segments[3], *refused = NULL;
         const struct segment_plan plan = plan_of("x", 1, WIRE_LIFETIME_PERSIST);
 
+        for (unsigned i = 0; i < 3; i++)
+                segments[i] = create_sized(&alice, (char[]) { (char) ('a' + i), '\0' }, 0);
         quota.maximum[QUOTA_BYTES] = 1000000;
         quota.pool[QUOTA_BYTES] = 2000000;
         for (unsigned i = 0; i < 3; i++) {
@@ -1755,7 +1775,8 @@ END_TEST
 
 /* A frozen segment lives as others do. */
 START_TEST(test_frozen_lifetime) {
-        struct segment *segment = create(&alice, "a", WIRE_LIFETIME_LINGER), *creators = create(&alice, "b", WIRE_LIFETIME_CREATOR);
+        struct segment *segment = create(&alice, "a", WIRE_LIFETIME_LINGER);
+        struct segment *creators = create(&alice, "b", WIRE_LIFETIME_CREATOR);
 
         registry_set_frozen(segment);
         registry_set_frozen(creators);
@@ -1921,8 +1942,11 @@ START_TEST(test_reap_in_pieces) {
         struct segment *segments[10];
         unsigned turns = 1;
 
-        for (unsigned i = 0; i < ELEMENTSOF(segments); i++)
-                segments[i] = create(&alice, (char[]) { (char) ('a' + i), '\0' }, i % 2 == 0 ? WIRE_LIFETIME_CREATOR : WIRE_LIFETIME_HOLDERS);
+        for (unsigned i = 0; i < ELEMENTSOF(segments); i++) {
+                char name[] = { (char) ('a' + i), '\0' };
+
+                segments[i] = create(&alice, name, i % 2 == 0 ? WIRE_LIFETIME_CREATOR : WIRE_LIFETIME_HOLDERS);
+        }
         ck_assert(!client_reap(&alice, 0, ++now));
         ck_assert_uint_eq(registry.holds, 10);
         while (!client_reap(&alice, 1, ++now)) {
@@ -2018,8 +2042,12 @@ static void break_it(int how, struct segment *held, struct segment *idle, struct
         case 25: charge_force(&held->bytes, held->owner.uid, 9); registry.bytes--; break;
         case 26: hold->attached[WRITE] = 0; hold->detached[WRITE] = 1; break;
         case 27: unpublished->creator.client = NULL; break;
-        case 28: TAILQ_FIRST(&unpublished->holds)->attached[WRITE] = 0; TAILQ_FIRST(&unpublished->holds)->detached[WRITE] = 1;
-                unpublished->attached = 0; break;
+        case 28:
+                hold = TAILQ_FIRST(&unpublished->holds);
+                hold->attached[WRITE] = 0;
+                hold->detached[WRITE] = 1;
+                unpublished->attached = 0;
+                break;
         case 29: unpublished->state = WIRE_STATE_PUBLISHED; registry.nameless_count--; break;
         case 30: RB_REMOVE(nameless_tree, &registry.nameless, unpublished); break;
         default: break;
@@ -2362,6 +2390,7 @@ static Suite *registry_suite(void) {
         tcase_add_test(tests, test_refresh);
         tcase_add_test(tests, test_refresh_of_unlinked);
         tcase_add_loop_test(tests, test_refresh_without_memory, 0, 2);
+        tcase_add_test(tests, test_descriptors_of_file);
         tcase_add_test(tests, test_refresh_of_giants);
         tcase_add_test(tests, test_refresh_of_plain);
         tcase_add_test(tests, test_unpublished);

@@ -288,7 +288,9 @@ START_TEST(test_walk) {
                 struct timespec time;
 
                 clock_gettime(CLOCK_REALTIME, &time);
-                seed = value && value[0] != '\0' ? strtoull(value, NULL, 0) : (uint64_t) time.tv_nsec ^ (uint64_t) getpid() << 32;
+                seed = (uint64_t) time.tv_nsec ^ (uint64_t) getpid() << 32;
+                if (value && value[0] != '\0')
+                        seed = strtoull(value, NULL, 0);
         }
         printf("SHMD_TEST_SEED=%" PRIu64 "\n", seed);
         fflush(stdout);
