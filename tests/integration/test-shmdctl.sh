@@ -13,7 +13,7 @@ test_usage() {
         expect 2 shmdctl --nonsense list
         errs_like 'nonsense'
         expect 2 shmdctl list --nonsense
-        for command in show create put cat dump chmod chown rename rm hold; do
+        for command in show create put cat dump chmod chown rename rm hold resize lifetime freeze wait; do
                 expect 2 shmdctl "$command"
                 [ ! -s "$out" ] || fail "$command: usage errors belong to standard error"
                 errs_like '^shmdctl: '
@@ -35,6 +35,24 @@ test_usage() {
         expect 2 shmdctl create --lifetime linger=x a 1
         expect 2 shmdctl create --label novalue a 1
         expect 2 shmdctl chmod 9 a
+        expect 2 shmdctl resize a
+        expect 2 shmdctl resize a 0
+        expect 2 shmdctl resize a 1 b
+        expect 2 shmdctl lifetime a
+        expect 2 shmdctl lifetime a soon
+        expect 2 shmdctl lifetime a linger
+        expect 2 shmdctl wait a b
+        expect 2 shmdctl wait a --timeout x
+        expect 2 shmdctl wait a --timeout -1
+        expect 2 shmdctl watch a b
+        expect 2 shmdctl watch --count 0
+        expect 2 shmdctl watch --timeout x
+        expect 2 shmdctl create a 1 --huge=3M
+        expect 2 shmdctl create a 1 --maximum 0
+        expect 2 shmdctl create a 1 --file /etc/passwd
+        expect 2 shmdctl create a
+        expect 2 shmdctl create a 1 --lifetime creator
+        errs_like 'PROGRAM'
         expect 0 shmdctl list
         says_nothing
 }
@@ -276,7 +294,7 @@ test_rm() {
         errs 'shmdctl: cannot remove "nothing": no such segment'
         expect 0 shmdctl list rm/
         says_nothing
-        expect 0 shmdctl create /-dash 1 # after "--" create would expect a program
+        expect 0 shmdctl create /-dash 1
         expect 0 shmdctl rm -- -dash
 }
 
