@@ -184,6 +184,20 @@ static int make_plan(struct op_context *context, const struct shmd_wire_create *
         return 0;
 }
 
+/*
+ * What has the name, if anything. If all that keeps it is that its turn to be asked about has not come, it is asked
+ * about now: a client that has closed what goes with its holder may use the name again at once.
+ */
+static struct segment *find_living(struct op_context *context, const char *name, size_t size) {
+        struct registry *registry = &context->daemon->registry;
+        struct segment *segment = registry_find_name(registry, name, size);
+
+        if (!segment || !segment->idle_queued)
+                return segment;
+        lease_await(&context->daemon->lease, segment);
+        return registry_find_name(registry, name, size);
+}
+
 static int open_existing(struct op_context *context, const struct shmd_wire_create *body, struct segment *segment,
                          struct opening *ret_opening) {
         (void) memfd_refresh(segment);
@@ -231,7 +245,7 @@ int opening_prepare_create(struct op_context *context, const struct shmd_wire_cr
         r = make_plan(context, body, tail, tail_size, files, &plan);
         if (r != 0)
                 return r;
-        existing = plan.unpublished ? NULL : registry_find_name(registry, plan.name, plan.name_size);
+        existing = plan.unpublished ? NULL : find_living(context, plan.name, plan.name_size);
         if (existing)
                 return open_existing(context, body, existing, ret_opening);
         if (files) {

@@ -125,6 +125,20 @@ END_TEST
 
 /* --- each with its own result --- */
 
+/* What goes with its holder has gone when the holder's next request comes, however many there were. */
+START_TEST(test_names_again) {
+        const struct shmd_create_options options = { .lifetime = SHMD_LIFETIME_HOLDERS };
+
+        make_names(200);
+        for (int round = 0; round < 3; round++) {
+                create_many(connection, 200, SHMD_EXCLUSIVE, &options);
+                for (unsigned i = 0; i < 200; i++)
+                        TEST_REQUIRE(results[i], ==, 0);
+                shmd_close_many(segments, 200);
+        }
+}
+END_TEST
+
 START_TEST(test_mixed) {
         static const char *const mixed[] = { "there", "missing", "there", "held", "bad//name", "/there", "", "unreadable", "there/" };
         char too_long[300];
@@ -474,6 +488,7 @@ static Suite *many_suite(void) {
         tcase_add_test(tests, test_smaller);
         tcase_add_test(tests, test_unpublished);
         tcase_add_test(tests, test_in_steps);
+        tcase_add_test(tests, test_names_again);
         tcase_add_test(tests, test_long_items);
 
         tests = test_case(suite, "others", setup, teardown);
