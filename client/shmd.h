@@ -243,7 +243,8 @@ int shmd_create_file(struct shmd *connection, const char *name, int fd, unsigned
 /*
  * Changes the size of a resizable segment, up to the maximum it was made with. Whoever may write it may do so. Nobody
  * gets SIGBUS: mappings always reach to the maximum; what is beyond the size is given back to the machine and reads as
- * zeros. Holders learn of it by a watch. Errors: -ENOTSUP: not resizable; -EFBIG: beyond the maximum; -EACCES; -EPERM:
+ * zeros. (Of huge pages that holds up to the size: who touches what was given back, while no huge page is free, gets
+ * SIGBUS.) Holders learn of it by a watch. Errors: -ENOTSUP: not resizable; -EFBIG: beyond the maximum; -EACCES; -EPERM:
  * frozen.
  */
 int shmd_resize(struct shmd *connection, const char *name, uint64_t size_bytes);

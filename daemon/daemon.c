@@ -174,7 +174,8 @@ static void on_signal(evutil_socket_t signal_number, short what, void *userdata)
 
         (void) what;
         log_debug("got signal %d, exiting", (int) signal_number);
-        (void) event_base_loopexit(daemon->base, NULL);
+        /* Not event_base_loopexit(), which allocates. */
+        (void) event_base_loopbreak(daemon->base);
 }
 
 /* Every segment and every client is a descriptor. */

@@ -18,7 +18,7 @@
 #include "util.h"
 
 /* How long it waits before it accepts again, if no client goes meanwhile. */
-static const struct timeval accept_pause = { .tv_sec = 1 };
+static const struct timeval accept_pause = { .tv_usec = 10000 };
 
 /* Ids that are marked as used ahead, so that the mark is written rarely. */
 #define ID_BLOCK (UINT64_C(1) << 20)
@@ -235,6 +235,11 @@ static void take_client(struct server *server, int fd) {
         (void) event_del(server->idle_event);
 }
 
+static void pause_accepting(struct server *server) {
+        (void) event_del(server->event);
+        (void) event_add(server->resume_event, &accept_pause);
+}
+
 /* With the descriptor that was kept for this, one client after the other is told why it has to wait. */
 static void refuse_for_descriptors(struct server *server) {
         struct shmd_wire_refusal refusal = { .limit = SHMD_LIMIT_DESCRIPTORS };
@@ -247,12 +252,9 @@ static void refuse_for_descriptors(struct server *server) {
         if (fd >= 0)
                 turn_away(server->daemon, fd, SHMD_NO_DESCRIPTORS, &refusal);
         server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        if (fd < 0 && errno != EAGAIN) {
-                /* Not even that: wait until something is free. */
-                log_warning("cannot accept a client: %s", strerror(errno));
-                (void) event_del(server->event);
-                (void) event_add(server->resume_event, &accept_pause);
-        }
+        /* Not even that, or the client's socket is still being closed elsewhere: wait until something is free. */
+        if (server->spare_fd < 0)
+                pause_accepting(server);
 }
 
 static void on_connection(evutil_socket_t listen_fd, short what, void *userdata) {
@@ -276,7 +278,10 @@ static void on_resume(evutil_socket_t fd, short what, void *userdata) {
         (void) what;
         if (server->spare_fd < 0)
                 server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        (void) event_add(server->event, NULL);
+        if (server->spare_fd < 0)
+                pause_accepting(server);
+        else
+                (void) event_add(server->event, NULL);
 }
 
 static void on_idle(evutil_socket_t fd, short what, void *userdata) {
@@ -286,7 +291,7 @@ static void on_idle(evutil_socket_t fd, short what, void *userdata) {
         (void) what;
         if (server->count == 0 && server->daemon->registry.segments == 0) {
                 log_info("idle, exiting");
-                (void) event_base_loopexit(server->daemon->base, NULL);
+                (void) event_base_loopbreak(server->daemon->base);
         }
 }
 

@@ -33,7 +33,7 @@ static const struct {
         { 5, "resume", 16, 32, false, 1, 0, RIGHT_NONE, 0 },
         { 6, "unlink", 16, 8, true, 0, 0, RIGHT_OWNER, 0 },
         { 7, "stat", 16, 136, true, 0, 0, RIGHT_SEE, 0 },
-        { 8, "list", 16, 8, true, 0, 0, RIGHT_NONE, 0 },
+        { 8, "list", 16, 16, true, 0, 0, RIGHT_NONE, 0 },
         { 9, "holders", 24, 16, true, 0, 0, RIGHT_SEE, 0 },
         { 10, "chmod", 24, 8, true, 0, 0, RIGHT_OWNER, 0 },
         { 11, "chown", 24, 8, true, 0, 0, RIGHT_OWNER, 0 },
