@@ -617,6 +617,15 @@ START_TEST(test_force_without_memory) {
         charge_force(&forced, BOB, 10);
         ck_assert(!faults_disarm());
         ck_assert_uint_eq(quota_used(&quota, BOB, QUOTA_BYTES), 10);
+
+        /* In the pool it counts as far as hers may, with whom it stays, not as root's would. */
+        charge_force(&forced, ALICE, 10);
+        quota.pool[QUOTA_BYTES] = 100;
+        faults_arm(1, true);
+        charge_force(&forced, 0, 1000);
+        ck_assert(faults_disarm());
+        ck_assert_uint_eq(quota_used(&quota, ALICE, QUOTA_BYTES), 1000);
+        ck_assert_uint_eq(quota.total[QUOTA_BYTES], 75);
         charge_done(&forced);
         charge_done(&other);
 }
