@@ -8,8 +8,10 @@
 #include "opening.h"
 #include "util.h"
 
-/* Creations a turn: a quarter of a millisecond, about. */
-#define CREATIONS_A_TURN 16u
+/* Creations a turn: an eighth of a millisecond, about. */
+#define CREATIONS_A_TURN 8u
+/* Openings a turn for which the memory has to be opened, too; the others cost next to nothing. */
+#define OPENINGS_A_TURN 32u
 
 static struct shmd_wire_item items[SHMD_DESCRIPTORS_MAX];
 
@@ -61,6 +63,29 @@ static int prepare_by_name(struct op_context *context, const char *name, size_t 
         return opening_prepare_open(context, segment, flags, opening);
 }
 
+/* How many of the names stand for segments whose memory has to be opened. */
+static uint32_t count_costly(struct op_context *context, const struct shmd_wire_many *body) {
+        bool write = body->flags & SHMD_WIRE_WRITE;
+        const char *tail = context->tail, *name = NULL;
+        size_t tail_size = context->tail_size, size = 0;
+        uint32_t count = 0;
+
+        if (body->flags & (SHMD_WIRE_PRIVATE | SHMD_WIRE_DETACHED))
+                return body->count;
+        for (uint32_t i = 0; i < body->count; i++) {
+                struct segment *segment;
+
+                (void) take_name(&tail, &tail_size, &name, &size);
+                if (op_check_name(name, size, &name, &size) != 0)
+                        continue;
+                segment = registry_find_name(&context->daemon->registry, name, size);
+                count += segment && segment->custody.shared_fd[write] < 0;
+        }
+        return count;
+}
+
+static int batch_start(struct op_context *context, const struct shmd_wire_many *body);
+
 int op_open_many(struct op_context *context, const struct shmd_wire_many *body) {
         struct shmd_wire_many_reply reply = { .count = body->count };
         const char *tail = context->tail, *name = NULL;
@@ -74,6 +99,8 @@ int op_open_many(struct op_context *context, const struct shmd_wire_many *body) 
         if (body->flags & ~OPEN_FLAGS)
                 return SHMD_INVALID;
 
+        if (count_costly(context, body) > OPENINGS_A_TURN)
+                return batch_start(context, body);
         memfd_pin(&context->daemon->memfd, true);
         for (uint32_t i = 0; i < body->count; i++) {
                 (void) take_name(&tail, &tail_size, &name, &size);
@@ -103,6 +130,8 @@ struct batch {
         char *tail;
         size_t tail_size, offset;
         uint32_t serial, count, index;
+        uint16_t operation; /* OPEN_MANY or CREATE_MANY */
+        uint32_t flags;     /* of an OPEN_MANY */
         struct shmd_wire_item items[SHMD_DESCRIPTORS_MAX];
         struct wire_fds fds; /* its own */
         struct charge charge; /* for as many as there may be of them */
@@ -182,11 +211,45 @@ static struct shmd_wire_item create_item(struct op_context *context, struct batc
         return item;
 }
 
+static struct shmd_wire_item open_item(struct op_context *context, struct batch *batch, const char *name, size_t size) {
+        struct shmd_wire_item item = { 0 };
+        struct opening opening;
+        int r;
+
+        r = prepare_by_name(context, name, size, batch->flags, &opening);
+        if (r != 0)
+                return failed_item(r);
+        item.opened = opening_describe(context->daemon, &opening);
+        r = keep_fd(batch, &opening);
+        if (r < 0) {
+                opening_abort(context, &opening);
+                return failed_item(r);
+        }
+        opening_commit(context, &opening);
+        return item;
+}
+
+/* The next item of a batch */
+static void batch_step(struct op_context *context, struct batch *batch) {
+        struct shmd_wire_item *item = &batch->items[batch->index++];
+        const char *tail = batch->tail + batch->offset, *name = NULL;
+        size_t tail_size = batch->tail_size - batch->offset, size = 0;
+
+        if (batch->operation == SHMD_OP_CREATE_MANY) {
+                *item = create_item(context, batch);
+                batch->offset += item_size(batch->tail, batch->tail_size, batch->offset);
+                return;
+        }
+        (void) take_name(&tail, &tail_size, &name, &size);
+        batch->offset = batch->tail_size - tail_size;
+        *item = open_item(context, batch, name, size);
+}
+
 static struct op_context batch_context(struct batch *batch) {
         return (struct op_context) {
                 .daemon = batch->session->daemon,
                 .session = batch->session,
-                .operation = operation_find(SHMD_OP_CREATE_MANY),
+                .operation = operation_find(batch->operation),
                 .serial = batch->serial,
                 .now_usec = now_realtime_usec(),
         };
@@ -208,14 +271,13 @@ static void on_turn(evutil_socket_t fd, short what, void *userdata) {
         struct batch *batch = userdata;
         struct session *session = batch->session;
         struct op_context context = batch_context(batch);
+        unsigned turn = batch->operation == SHMD_OP_CREATE_MANY ? CREATIONS_A_TURN : OPENINGS_A_TURN;
         int r = 0;
 
         (void) fd;
         (void) what;
-        for (unsigned i = 0; i < CREATIONS_A_TURN && batch->index < batch->count; i++) {
-                batch->items[batch->index++] = create_item(&context, batch);
-                batch->offset += item_size(batch->tail, batch->tail_size, batch->offset);
-        }
+        for (unsigned i = 0; i < turn && batch->index < batch->count; i++)
+                batch_step(&context, batch);
         if (batch->index < batch->count)
                 r = evtimer_add(batch->event, &at_once);
         else
@@ -226,13 +288,13 @@ static void on_turn(evutil_socket_t fd, short what, void *userdata) {
                 daemon_settle(session->daemon);
 }
 
-static int batch_new(struct op_context *context, uint32_t count, struct batch **ret_batch) {
+static int batch_new(struct op_context *context, const struct shmd_wire_many *body, struct batch **ret_batch) {
         struct batch *batch = calloc(1, sizeof(*batch));
         int r;
 
         if (!batch)
                 return -ENOMEM;
-        r = quota_charge(&context->daemon->quota, context->session->credentials.uid, QUOTA_DESCRIPTORS, count, &batch->charge,
+        r = quota_charge(&context->daemon->quota, context->session->credentials.uid, QUOTA_DESCRIPTORS, body->count, &batch->charge,
                          &context->refusal);
         if (r != 0) {
                 batch_free(batch);
@@ -240,7 +302,9 @@ static int batch_new(struct op_context *context, uint32_t count, struct batch **
         }
         batch->session = context->session;
         batch->serial = context->serial;
-        batch->count = count;
+        batch->operation = context->operation->number;
+        batch->flags = body->flags;
+        batch->count = body->count;
         batch->tail_size = context->tail_size;
         batch->tail = malloc(context->tail_size);
         batch->event = evtimer_new(context->daemon->base, on_turn, batch);
@@ -253,14 +317,11 @@ static int batch_new(struct op_context *context, uint32_t count, struct batch **
         return 0;
 }
 
-int op_create_many(struct op_context *context, const struct shmd_wire_many *body) {
+static int batch_start(struct op_context *context, const struct shmd_wire_many *body) {
         struct batch *batch;
         int r;
 
-        if (body->flags != 0 || body->count == 0 || body->count > SHMD_DESCRIPTORS_MAX ||
-            !items_are_all_there(context->tail, context->tail_size, body->count))
-                return SHMD_MALFORMED;
-        r = batch_new(context, body->count, &batch);
+        r = batch_new(context, body, &batch);
         if (r != 0)
                 return r;
         op_answer_later(context);
@@ -268,4 +329,11 @@ int op_create_many(struct op_context *context, const struct shmd_wire_many *body
         session_set_busy(context->session, true);
         event_active(batch->event, EV_TIMEOUT, 1);
         return 0;
+}
+
+int op_create_many(struct op_context *context, const struct shmd_wire_many *body) {
+        if (body->flags != 0 || body->count == 0 || body->count > SHMD_DESCRIPTORS_MAX ||
+            !items_are_all_there(context->tail, context->tail_size, body->count))
+                return SHMD_MALFORMED;
+        return batch_start(context, body);
 }
