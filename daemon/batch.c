@@ -11,7 +11,7 @@
 /* Creations a turn: an eighth of a millisecond, about. */
 #define CREATIONS_A_TURN 8u
 /* Openings a turn for which the memory has to be opened, too; the others cost next to nothing. */
-#define OPENINGS_A_TURN 32u
+#define OPENINGS_A_TURN 16u
 
 static struct shmd_wire_item items[SHMD_DESCRIPTORS_MAX];
 
