@@ -97,7 +97,8 @@ struct shmd_wire_hello_reply {
          * One descriptor comes with this reply: a sealed page that clients may
          * map read-only, SHMD_GENERATION_SLOTS counters of 32 bits. Counter
          * number (id % slots) changes whenever a segment of such an id is
-         * unlinked, renamed, or changes its permissions: while it stands at
+         * unlinked, renamed, resized, frozen, freed, or changes its
+         * permissions, and now and then without a reason: while it stands at
          * what the reply to an open said, the client may answer another open
          * of that name by itself.
          */

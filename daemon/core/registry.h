@@ -284,10 +284,5 @@ static inline bool segment_has_name(const struct segment *segment) {
         return segment->state == WIRE_STATE_PUBLISHED || segment->state == WIRE_STATE_FROZEN;
 }
 
-/* Whether anybody is known to hold it. */
-static inline bool segment_is_held(const struct segment *segment) {
-        return segment->holders > 0;
-}
-
 /* Walks all invariants; aborts the program where one is broken. For tests. */
 void registry_check(struct registry *registry);
