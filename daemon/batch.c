@@ -276,6 +276,7 @@ static void on_turn(evutil_socket_t fd, short what, void *userdata) {
 
         (void) fd;
         (void) what;
+        daemon_let_others();
         for (unsigned i = 0; i < turn && batch->index < batch->count; i++)
                 batch_step(&context, batch);
         if (batch->index < batch->count)

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/random.h>
@@ -16,7 +17,7 @@
 
 /* What is done at one turn of the loop of what is left to do: some tens of microseconds each. */
 #define SETTLE_HOLDS 64u
-#define SETTLE_SEGMENTS 32u
+#define SETTLE_SEGMENTS 12u
 #define SETTLE_WAITS 8u
 
 /* --- segments that go --- */
@@ -88,6 +89,10 @@ static bool ask_about_idle(struct daemon *daemon) {
         return !TAILQ_EMPTY(&daemon->registry.idle);
 }
 
+void daemon_let_others(void) {
+        (void) sched_yield();
+}
+
 void daemon_settle_later(struct daemon *daemon) {
         static const struct timeval at_once;
 
@@ -113,6 +118,7 @@ void daemon_settle(struct daemon *daemon) {
 static void on_settle(evutil_socket_t fd, short what, void *userdata) {
         (void) fd;
         (void) what;
+        daemon_let_others();
         daemon_settle(userdata);
 }
 

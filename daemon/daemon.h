@@ -58,3 +58,10 @@ void daemon_settle(struct daemon *daemon);
 
 /* The same at the loop's next turn, after other clients had theirs. */
 void daemon_settle_later(struct daemon *daemon);
+
+/*
+ * Called before more of what takes long is done: whoever else can run on this processor goes first, such as clients
+ * that have just been answered. Otherwise the scheduler lets them wait for the rest of the daemon's slice,
+ * some milliseconds: sched_yield(2); kernel/sched/fair.c, yield_task_fair().
+ */
+void daemon_let_others(void);
