@@ -7,13 +7,14 @@
  * pages of lists, so that what the daemon has done can be told. The program's functions are called by shmd_dispatch()
  * alone.
  *
- * What can do no harm is sent once more after the connection was lost, if there is a daemon at once. All else fails
- * then.
+ * What had no answer when the connection was lost is sent again, a few times, if there is a daemon.
  */
 #include "internal.h"
 
 #include <string.h>
 #include <sys/socket.h>
+
+#define REPETITIONS_MAX 16u
 
 /* --- its life --- */
 
@@ -60,7 +61,8 @@ static void async_done(struct async *async, int result) {
 static void put_aside(struct async *async) {
         struct shmd *connection = async->connection;
 
-        async->repeated = true;
+        async->repeated++;
+        async->request.serial = async->call.serial;
         TAILQ_REMOVE(&connection->asyncs, async, entry);
         TAILQ_INSERT_TAIL(&connection->asyncs_to_repeat, async, entry);
 }
@@ -68,7 +70,7 @@ static void put_aside(struct async *async) {
 static void async_complete(struct call *call, int result, const struct reply *reply) {
         struct async *async = (struct async *) call; /* its first member */
 
-        if (result == -ECONNRESET && async->request.repeatable && !async->repeated && !async->unwanted)
+        if (result == -ECONNRESET && !async->request.of_connection && async->repeated < REPETITIONS_MAX && !async->unwanted)
                 return put_aside(async);
         if (result == 0 && reply->status != SHMD_OK)
                 result = reply_refused(&async->failure, reply);
@@ -106,36 +108,41 @@ struct async *async_free(struct async *async) {
         free(async->stat);
         free(async->status);
         free(async->page);
+        free(async->tail);
         free(async);
         return NULL;
 }
 
 /* --- submission --- */
 
-/* What can be repeated has a small structure, and a name or two. */
-static void remember_request(struct async *async, const struct request *request) {
+/* Before it is sent: afterwards nothing may fail. 0 or -ENOMEM. */
+static int remember_request(struct async *async, const struct request *request) {
         async->request = *request;
-        if (!request->repeatable)
-                return;
         memcpy(async->body, request->body, operation_find(request->operation)->request_size);
-        if (request->tail_size > 0)
-                memcpy(async->tail, request->tail, request->tail_size);
         async->request.body = async->body;
+        if (request->tail_size == 0)
+                return 0;
+        async->tail = malloc(request->tail_size);
+        if (!async->tail)
+                return failure_errno(&async->connection->failure, -ENOMEM);
+        memcpy(async->tail, request->tail, request->tail_size);
         async->request.tail = async->tail;
+        return 0;
 }
 
 int async_submit(struct async *async, const struct request *request, enum patience patience) {
         struct shmd *connection = async->connection;
         int r;
 
-        r = connection_submit(connection, &async->call, request, patience);
+        r = remember_request(async, request);
+        if (r == 0)
+                r = connection_submit(connection, &async->call, request, patience);
         if (r < 0) {
                 async_free(async);
                 return r;
         }
         TAILQ_INSERT_TAIL(&connection->asyncs, async, entry);
         async->number = async->call.serial;
-        remember_request(async, request);
         return 0;
 }
 

@@ -96,7 +96,11 @@ int call_wait(struct shmd *connection, bool also_to_send, uint64_t deadline_usec
 
 static int send_once(struct shmd *connection, const struct operation *operation, uint32_t serial,
                      const struct request *request) {
-        const struct shmd_wire_header header = { .operation = operation->number, .serial = serial };
+        const struct shmd_wire_header header = {
+                .operation = operation->number,
+                .status = request->serial ? SHMD_WIRE_REPEATED : 0,
+                .serial = serial,
+        };
 
         return wire_send(connection->socket_fd, &header, request->body, operation->request_size, request->tail,
                          request->tail_size, request->fds, operation->fds_in, MSG_DONTWAIT);
@@ -142,7 +146,7 @@ int call_submit(struct shmd *connection, struct call *call, const struct request
         if (!connection_is_ready(connection))
                 return -EPIPE;
         call->operation = operation_find(request->operation);
-        call->serial = next_serial(connection);
+        call->serial = request->serial ?: next_serial(connection);
         call->late = request->late;
         r = send_request(connection, call->operation, call->serial, request, patience);
         if (r == 0)
@@ -270,13 +274,15 @@ static void waiting_call_complete(struct call *call, int result, const struct re
                 waiting->reply = *reply;
 }
 
-int call_perform(struct shmd *connection, const struct request *request, struct reply *ret_reply) {
+int call_perform(struct shmd *connection, const struct request *request, uint32_t *ret_serial, struct reply *ret_reply) {
         struct waiting_call waiting = { .call.complete = waiting_call_complete };
         int r;
 
         r = call_submit(connection, &waiting.call, request, WAIT_FOR_ROOM);
         if (r < 0)
                 return r;
+        if (ret_serial)
+                *ret_serial = waiting.call.serial;
         while (!waiting.done)
                 (void) call_receive(connection, 0); /* an error completes the call, too */
         if (waiting.result < 0)

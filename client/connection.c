@@ -7,14 +7,15 @@
  * it tell "no daemon", "another service" and "refused" apart, and it costs one round trip in a connection's life.
  *
  * After a renewal every hold has been shown to the daemon again, and every watch is set again; what it didn't want to
- * count stays usable. What was sent before a loss is never sent again by itself, except as connection_call() and
- * async.c say. In a forked child, watches and what was submitted are its parent's.
+ * count stays usable. What had no answer before a loss is sent again, marked so (SHMD_WIRE_REPEATED): the daemon does
+ * nothing twice. In a forked child, watches and what was submitted are its parent's.
  */
 #include "internal.h"
 
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -22,8 +23,8 @@
 #define SYSTEM_SOCKET "/run/shmd/shmd.sock"
 #define USER_SOCKET "/shmd/shmd.sock" /* below $XDG_RUNTIME_DIR */
 
-/* A daemon that was idle may go just when we come; so often we come again. */
-#define ATTEMPTS_MAX 3
+/* A daemon that was idle may go just when we come, or be killed while it comes back; so often we come again. */
+#define ATTEMPTS_MAX 16
 /* Descriptors that nobody should notice are moved here or above, where there is room. */
 #define UNOBTRUSIVE_FD 64
 /* More counters than this are no page of generations. */
@@ -132,6 +133,18 @@ static void socket_close(struct shmd *connection) {
         connection->socket_fd = close_fd(connection->socket_fd);
 }
 
+/* --- its token --- */
+
+/* By which a daemon that was restarted knows it again. Without one it is a new client then. */
+static void connection_choose_token(struct shmd *connection) {
+        if (getrandom(&connection->token, sizeof(connection->token), GRND_NONBLOCK) != sizeof(connection->token))
+                connection->token = 0;
+}
+
+uint64_t connection_creation_token(struct shmd *connection) {
+        return connection->token ? connection->token + ++connection->creations : 0;
+}
+
 /* --- losing it --- */
 
 void connection_lose(struct shmd *connection, int error) {
@@ -161,6 +174,7 @@ static void connection_drop_calls(struct shmd *connection) {
 static void connection_disinherit(struct shmd *connection) {
         loop_done(&connection->loop);
         connection->socket_fd = close_fd(connection->socket_fd);
+        connection_choose_token(connection);
         connection_drop_calls(connection);
 }
 
@@ -204,6 +218,7 @@ static int connection_greet(struct shmd *connection) {
         const struct shmd_wire_hello hello = {
                 .version_min = SHMD_PROTOCOL_VERSION,
                 .version_max = SHMD_PROTOCOL_VERSION,
+                .token = connection->token,
         };
         struct reply reply;
         int r;
@@ -223,7 +238,7 @@ static int connection_establish(struct shmd *connection) {
                 r = socket_open(connection);
                 if (r == 0)
                         r = connection_greet(connection);
-        } while (r == -ECONNRESET && connection->autostart && ++attempt < ATTEMPTS_MAX);
+        } while (r == -ECONNRESET && ++attempt < ATTEMPTS_MAX);
 
         if (r == -ECONNRESET) /* to those who ask, that is no daemon */
                 return failure_gone(&connection->failure, connection->path);
@@ -264,9 +279,11 @@ static int connection_make_anew(struct shmd *connection) {
 }
 
 static int connection_renew(struct shmd *connection) {
-        int r;
+        int r, attempt = 0;
 
-        r = connection_make_anew(connection);
+        do
+                r = connection_make_anew(connection);
+        while ((r == -EPIPE || r == -ECONNRESET) && ++attempt < ATTEMPTS_MAX);
         if (r < 0) {
                 socket_close(connection); /* half a renewal is none */
                 asyncs_give_up(connection);
@@ -280,23 +297,24 @@ int connection_prepare(struct shmd *connection) {
         return connection_is_ready(connection) ? 0 : connection_renew(connection);
 }
 
-/* Whether to try again on a new connection: surely not executed, or harmless if executed twice. */
-static bool request_may_be_repeated(const struct request *request, int error) {
-        return error == -EPIPE || (error == -ECONNRESET && request->repeatable);
+/* Surely not executed; or perhaps, and then the daemon knows: SHMD_WIRE_REPEATED. */
+static bool is_to_be_repeated(const struct request *request, int error) {
+        return error == -EPIPE || (error == -ECONNRESET && !request->of_connection);
 }
 
 int connection_call(struct shmd *connection, const struct request *request, struct reply *ret_reply) {
-        int r;
+        struct request repeated = *request;
+        int r, attempt = 0;
 
         r = connection_prepare(connection);
         if (r < 0)
                 return r;
-        r = call_perform(connection, request, ret_reply);
-        if (request_may_be_repeated(request, r)) {
+        r = call_perform(connection, &repeated, &repeated.serial, ret_reply);
+        while (is_to_be_repeated(request, r) && ++attempt < ATTEMPTS_MAX) {
                 r = connection_renew(connection);
                 if (r < 0)
                         return r;
-                r = call_perform(connection, request, ret_reply);
+                r = call_perform(connection, &repeated, &repeated.serial, ret_reply);
         }
         if (r < 0)
                 return r == -EPIPE ? -ECONNRESET : r;
@@ -376,6 +394,7 @@ static struct shmd *connection_new(void) {
         connection->fds.count = 0;
         connection->socket_fd = -EBADF;
         connection->generations.fd = -EBADF;
+        connection_choose_token(connection);
         TAILQ_INIT(&connection->calls);
         RB_INIT(&connection->late_calls);
         LIST_INIT(&connection->holds);

@@ -103,12 +103,13 @@ int create_check(struct shmd *connection, const char *name, uint64_t size_bytes,
 /* --- CREATE --- */
 
 /* The request with its tail, which lies in the buffer. */
-static struct request create_request(const struct target *name, struct shmd_wire_create *create, const char *labels,
+static struct request create_request(struct shmd *connection, const struct target *name, struct shmd_wire_create *create, const char *labels,
                                      const int *fds, char (*tail)[SHMD_NAME_MAX + SHMD_LABELS_MAX]) {
         size_t labels_size = labels ? strlen(labels) : 0;
 
         create->name_size = (uint16_t) name->name_size;
         create->labels_size = (uint16_t) labels_size;
+        create->token = connection_creation_token(connection);
         memcpy(*tail, name->name, name->name_size);
         if (labels_size > 0)
                 memcpy(*tail + name->name_size, labels, labels_size);
@@ -124,7 +125,7 @@ static struct request create_request(const struct target *name, struct shmd_wire
 int call_create(struct shmd *connection, const struct target *name, struct shmd_wire_create *create, const char *labels,
                 const int *fds, struct opened *ret_opened) {
         char tail[SHMD_NAME_MAX + SHMD_LABELS_MAX];
-        const struct request request = create_request(name, create, labels, fds, &tail);
+        const struct request request = create_request(connection, name, create, labels, fds, &tail);
         struct reply reply;
         int r;
 
@@ -239,7 +240,6 @@ static int check_free(struct shmd *connection, const struct target *target) {
 
         r = connection_call(connection, &(struct request) {
                                                 .operation = SHMD_OP_STAT,
-                                                .repeatable = true,
                                                 .body = &body,
                                                 .tail = target->name,
                                                 .tail_size = target->name_size,
@@ -324,7 +324,7 @@ static int create_submit(struct shmd *connection, const struct target *target, s
                          const char *labels,
                          unsigned flags, const struct callback *callback) {
         char tail[SHMD_NAME_MAX + SHMD_LABELS_MAX];
-        const struct request request = create_request(target, create, labels, NULL, &tail);
+        const struct request request = create_request(connection, target, create, labels, NULL, &tail);
         struct async *async;
         int r;
 

@@ -306,7 +306,7 @@ int hold_resume(struct hold *hold) {
         struct reply reply;
         int r;
 
-        r = call_perform(connection, &request, &reply);
+        r = call_perform(connection, &request, NULL, &reply);
         if (r < 0 || reply.status != SHMD_OK)
                 return r;
         r = reply_read(connection, &reply, &opened, sizeof(opened));

@@ -129,7 +129,8 @@ uint64_t memory_available(char (*ret_where)[128]);
 /* Tail and descriptors are borrowed until it is sent. */
 struct request {
         enum shmd_operation operation;
-        bool repeatable; /* may be executed twice, should the connection be lost before the reply */
+        bool of_connection; /* means nothing on another connection, should this one be lost before the reply */
+        uint32_t serial; /* not zero: it was sent with that one before, and the connection was lost before the reply */
         bool late;       /* is answered in its own time, not in order */
         const void *body; /* the operation's fixed structure */
         const void *tail;
@@ -195,8 +196,8 @@ int call_receive(struct shmd *connection, int flags);
 /* Waits until there is something to receive, or to send; until deadline_usec at the latest. 0 or -ETIMEDOUT. */
 int call_wait(struct shmd *connection, bool also_to_send, uint64_t deadline_usec);
 
-/* Sends a request and waits for its reply, whatever its status. Errors as those of call_submit() and call_receive(). */
-int call_perform(struct shmd *connection, const struct request *request, struct reply *ret_reply);
+/* Sends a request and waits for its reply, whatever its status; ret_serial, unless NULL: what it was sent with. Errors as those of call_submit() and call_receive(). */
+int call_perform(struct shmd *connection, const struct request *request, uint32_t *ret_serial, struct reply *ret_reply);
 
 /* The same for HELLO, which may be refused before it is read. */
 int call_greet(struct shmd *connection, const struct shmd_wire_hello *hello, struct reply *ret_reply);
@@ -282,6 +283,8 @@ struct shmd {
         bool unobtrusive; /* takes no low descriptor numbers, keeps no answers: posix.c */
         char *path;
         uint64_t instance; /* of the daemon */
+        uint64_t token;    /* by which it knows this connection again; zero: not at all */
+        uint64_t creations; /* so many have been asked for */
         uint32_t serial;   /* the last one used */
         struct call_queue calls;
         struct call_tree late_calls;
@@ -314,7 +317,10 @@ static inline bool connection_is_ready(const struct shmd *connection) {
 /* Makes it ready: in a forked child, or after the daemon went away, by a new connection with the old holds and watches. */
 int connection_prepare(struct shmd *connection);
 
-/* Prepares, performs, and once more if the connection was lost and that can do no harm. Refusals are errors here. */
+/* For a request that makes something: differs each time, also from those of other connections. */
+uint64_t connection_creation_token(struct shmd *connection);
+
+/* Prepares, performs, and again if the connection was lost before the reply. Refusals are errors here. */
 int connection_call(struct shmd *connection, const struct request *request, struct reply *ret_reply);
 
 /* Prepares and submits; once more if the connection proves to be lost. */
@@ -507,7 +513,7 @@ struct async {
         struct shmd *connection;
         struct callback callback;
         bool unwanted; /* nobody waits for it any more: ends when it is answered */
-        bool repeated;
+        unsigned repeated; /* how often */
         bool done;
         /* Reads an OK reply. 0 or a negative errno value, the failure recorded in the connection. */
         int (*read)(struct async *async, const struct reply *reply);
@@ -529,7 +535,7 @@ struct async {
         uint64_t deadline_usec; /* of a wait; 0: it is none */
         struct request request; /* what is needed to repeat it */
         uint64_t body[8];
-        char tail[2 * SHMD_NAME_MAX];
+        void *tail;
 };
 
 /* NULL: out of memory, recorded. */

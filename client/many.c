@@ -96,7 +96,6 @@ static int batch_send(struct batch *batch) {
         const struct shmd_wire_many body = { .count = batch->count, .flags = batch->wire_flags };
         const struct request request = {
                 .operation = batch->operation,
-                .repeatable = batch->operation == SHMD_OP_OPEN_MANY,
                 .body = &body,
                 .tail = batch->tail,
                 .tail_size = batch->tail_size,
@@ -166,6 +165,7 @@ static int batch_add_creation(struct batch *batch, size_t index, const struct ta
 
         create->name_size = (uint16_t) target->name_size;
         create->labels_size = (uint16_t) labels_size;
+        create->token = connection_creation_token(batch->connection);
         size = ALIGN8(sizeof(*create) + target->name_size + labels_size);
         r = batch_make_room(batch, size);
         if (r == 0)

@@ -104,7 +104,6 @@ static int stat_read(struct shmd *connection, const struct reply *reply, struct 
 static struct request stat_request(const struct target *target, const struct shmd_wire_stat *body) {
         return (struct request) {
                 .operation = SHMD_OP_STAT,
-                .repeatable = true,
                 .body = body,
                 .tail = target->name,
                 .tail_size = target->name_size,
@@ -180,7 +179,6 @@ void list_request_init(struct list_request *request, const struct list_cursor *c
         memcpy(request->tail + cursor->prefix_size, cursor->last.name, after_size);
         request->request = (struct request) {
                 .operation = SHMD_OP_LIST,
-                .repeatable = true,
                 .body = &request->body,
                 .tail = request->tail,
                 .tail_size = cursor->prefix_size + after_size,
@@ -278,7 +276,7 @@ struct holders_walk {
 
 static int holders_ask(struct holders_walk *walk, struct reply *ret_reply) {
         const struct shmd_wire_holders body = { .target = walk->target.wire, .after = walk->last };
-        const struct request request = { .operation = SHMD_OP_HOLDERS, .repeatable = true, .body = &body };
+        const struct request request = { .operation = SHMD_OP_HOLDERS, .body = &body };
 
         return connection_call(walk->connection, &request, ret_reply);
 }
@@ -395,7 +393,7 @@ static int status_read_reply(struct shmd *connection, const struct reply *reply,
 }
 
 static const struct shmd_wire_status status_body;
-static const struct request status_request = { .operation = SHMD_OP_STATUS, .repeatable = true, .body = &status_body };
+static const struct request status_request = { .operation = SHMD_OP_STATUS, .body = &status_body };
 
 _public_ int shmd_status(struct shmd *connection, struct shmd_status *ret_status) {
         struct reply reply;

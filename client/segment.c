@@ -70,7 +70,6 @@ int opened_read(struct shmd *connection, const struct reply *reply, struct opene
 static struct request open_request(const struct target *target, const struct shmd_wire_open *body) {
         return (struct request) {
                 .operation = SHMD_OP_OPEN,
-                .repeatable = true,
                 .late = body->flags & SHMD_WIRE_WAIT,
                 .body = body,
                 .tail = target->name,
@@ -287,6 +286,7 @@ _public_ int shmd_cancel(struct shmd *connection, uint32_t wait) {
                 return failure_words(&connection->failure, -ENOENT, "no such wait, or it is over");
         return async_call(connection, &(struct request) {
                                               .operation = SHMD_OP_CANCEL,
+                                              .of_connection = true,
                                               .body = &(struct shmd_wire_cancel) { .serial = async->call.serial },
                                       }, &(struct callback) { NULL, NULL }, DO_NOT_WAIT);
 }

@@ -375,7 +375,6 @@ static struct shmd_wire_watch watch_body(const struct watch *watch) {
 static struct request watch_request(const struct watch *watch, const struct shmd_wire_watch *body) {
         return (struct request) {
                 .operation = SHMD_OP_WATCH,
-                .repeatable = true,
                 .body = body,
                 .tail = watch->prefix,
                 .tail_size = watch->prefix_size,
@@ -447,7 +446,7 @@ _public_ int shmd_unwatch(struct shmd *connection, uint64_t number) {
         body.watch = watch->key;
         watch_free(connection, watch);
         if (connection_is_ready(connection))
-                (void) async_call(connection, &(struct request) { .operation = SHMD_OP_UNWATCH, .body = &body },
+                (void) async_call(connection, &(struct request) { .operation = SHMD_OP_UNWATCH, .of_connection = true, .body = &body },
                                   &(struct callback) { NULL, NULL }, WAIT_FOR_ROOM);
         return 0;
 }
@@ -466,7 +465,7 @@ int watches_resume(struct shmd *connection) {
                 const struct shmd_wire_watch body = watch_body(watch);
                 const struct request request = watch_request(watch, &body);
 
-                r = call_perform(connection, &request, &reply);
+                r = call_perform(connection, &request, NULL, &reply);
                 if (r == 0)
                         r = reply.status == SHMD_OK ? watch_admit(connection, watch, &reply)
                                                     : reply_refused(&connection->failure, &reply);

@@ -31,7 +31,15 @@ static void on_event(struct segment *segment, int event, const char *old_name, s
         watcher_notify(daemon, segment, event, old_name, old_size);
 }
 
+/* The registry's recorder. */
+static void on_record(struct segment *segment, void *userdata) {
+        struct daemon *daemon = userdata;
+
+        store_record(&daemon->store, segment);
+}
+
 static void close_segment(struct daemon *daemon, struct segment *segment) {
+        store_drop(&daemon->store, segment);
         memfd_close_segment(&daemon->memfd, segment, &daemon->worker, &daemon->discarder);
         segment_free(segment);
 }
@@ -109,6 +117,8 @@ void daemon_settle(struct daemon *daemon) {
         more = reap_clients(daemon);
         more |= ask_about_idle(daemon);
         more |= wait_answer_some(daemon, SETTLE_WAITS);
+        more |= absents_reap(&daemon->absents, SETTLE_HOLDS);
+        more |= store_settle(&daemon->store);
         daemon->settling = false;
         if (more || !TAILQ_EMPTY(&daemon->broken))
                 daemon_settle_later(daemon);
@@ -224,7 +234,7 @@ static int fail(const char *what, int r) {
         return r;
 }
 
-static int init_parts(struct daemon *daemon) {
+static int init_parts(struct daemon *daemon, const struct handover *handover) {
         int r;
 
         r = memfd_init(&daemon->memfd, (unsigned) MIN(daemon->descriptors_max / 4, 65536u));
@@ -239,14 +249,40 @@ static int init_parts(struct daemon *daemon) {
         r = worker_init(&daemon->discarder, daemon->base);
         if (r < 0)
                 return fail("make an eventfd", r);
-        r = generation_init(&daemon->generation);
+        r = generation_init(&daemon->generation, handover->generation_fd);
         if (r < 0)
                 return fail("make the page of name generations", r);
+        r = store_init(&daemon->store, daemon);
+        if (r < 0)
+                return fail("prepare the store", r);
+        return 0;
+}
+
+static int take_over(struct daemon *daemon, struct handover *handover) {
+        int r;
+
+        r = init_parts(daemon, handover);
+        if (r < 0)
+                return r;
+        r = server_init(&daemon->server, daemon, daemon->options->socket_path, TAKE_FD(handover->listen_fd));
+        if (r < 0)
+                return r;
+        r = store_start(&daemon->store, handover);
+        if (r < 0)
+                return r;
+        daemon->registry.next_id = MAX(daemon->registry.next_id, server_first_id(&daemon->server));
+        server_note_id(&daemon->server, daemon->registry.next_id);
+        daemon->registry.observer = on_event;
+        daemon->registry.recorder = on_record;
+        daemon->registry.observer_userdata = daemon;
+        arm_linger(daemon);
+        daemon_settle_later(daemon);
         return 0;
 }
 
 static int daemon_init(struct daemon *daemon, const struct options *options) {
-        int listen_fd, r;
+        struct handover handover = HANDOVER_INIT;
+        int r;
 
         *daemon = (struct daemon) {
                 .options = options,
@@ -254,6 +290,10 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
                 .started_monotonic_usec = now_monotonic_usec(),
                 .descriptors_max = raise_descriptor_limit(),
                 .generation.fd = -EBADF,
+                .generation.keep_fd = -EBADF,
+                .store.file.fd = -EBADF,
+                .store.next.fd = -EBADF,
+                .store.notifier.event_fd = -EBADF,
                 .lease.inotify_fd = -EBADF,
                 .worker.event_fd = -EBADF,
                 .discarder.event_fd = -EBADF,
@@ -262,8 +302,7 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
         provide_descriptors(daemon->descriptors_max);
         quota_init(&daemon->quota);
         registry_init(&daemon->registry, &daemon->quota, 1);
-        daemon->registry.observer = on_event;
-        daemon->registry.observer_userdata = daemon;
+        absents_init(&daemon->absents, daemon);
         watch_index_init(&daemon->watches);
         watch_index_init(&daemon->waits);
         TAILQ_INIT(&daemon->ready);
@@ -283,24 +322,20 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
         daemon->settle_event = daemon->base ? evtimer_new(daemon->base, on_settle, daemon) : NULL;
         if (!daemon->linger_event || !daemon->settle_event)
                 return fail("make an event loop", -ENOMEM);
-        r = handover_take_socket(&listen_fd);
-        if (r < 0)
-                return r;
-        r = init_parts(daemon);
-        if (r < 0)
-                return r;
-        r = server_init(&daemon->server, daemon, options->socket_path, listen_fd);
-        if (r < 0)
-                return r;
-        daemon->registry.next_id = server_first_id(&daemon->server);
-        server_note_id(&daemon->server, daemon->registry.next_id);
-        return 0;
+        r = handover_take(&handover);
+        if (r == 0)
+                r = take_over(daemon, &handover);
+        handover_done(&handover);
+        return r;
 }
 
 static void close_all_segments(struct daemon *daemon) {
         struct segment *segment;
 
-        if (daemon->registry.segments > 0)
+        if (daemon->registry.segments > 0 && daemon->kept)
+                log_info("%" PRIu64 " segments (%" PRIu64 " bytes) stay with the service manager", daemon->registry.segments,
+                         daemon->registry.bytes);
+        else if (daemon->registry.segments > 0)
                 log_message(LOG_NOTICE, "%" PRIu64 " segments (%" PRIu64 " bytes) end with this daemon; programs that have them "
                                         "mapped keep their memory, their names are lost",
                             daemon->registry.segments, daemon->registry.bytes);
@@ -314,10 +349,16 @@ static void close_all_segments(struct daemon *daemon) {
 static void daemon_done(struct daemon *daemon) {
         struct session *session;
 
+        /* From here on nothing that happens is a client's doing. */
+        daemon->kept = daemon->store.active;
+        daemon->registry.observer = NULL;
+        daemon->registry.recorder = NULL;
+        store_done(&daemon->store);
         if (daemon->base)
                 server_done(&daemon->server);
         while ((session = TAILQ_FIRST(&daemon->dying)))
                 (void) session_reap(session, UINT_MAX);
+        absents_done(&daemon->absents);
         close_all_segments(daemon);
         worker_done(&daemon->worker);
         worker_abandon(&daemon->discarder);

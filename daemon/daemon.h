@@ -7,6 +7,7 @@
 
 #include <event2/event.h>
 
+#include "absent.h"
 #include "clock.h"
 #include "config.h"
 #include "generation.h"
@@ -16,6 +17,7 @@
 #include "quota.h"
 #include "registry.h"
 #include "server.h"
+#include "store.h"
 #include "watch.h"
 #include "worker.h"
 
@@ -30,6 +32,8 @@ struct daemon {
         struct worker worker;
         struct worker discarder; /* closes what clients sent: one that never comes back holds up nobody */
         struct generation generation;
+        struct absents absents;
+        struct store store;
         struct server server;
         struct watch_index watches; /* of names, by clients: watcher.h */
         struct watch_index waits;
@@ -38,6 +42,7 @@ struct daemon {
         struct broken_list broken;   /* to be closed */
         struct event *linger_event;
         struct event *settle_event;
+        bool kept;     /* segments outlive this daemon, which is ending */
         bool settling; /* it is under way, and may lead to its own call */
         uint64_t instance;
         uint64_t started_usec; /* CLOCK_REALTIME */

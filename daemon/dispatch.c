@@ -119,7 +119,14 @@ static bool has_shape(const struct operation *operation, size_t body_size, const
         return fds->count == operation->fds_in;
 }
 
+/* Whether it was done for the client's former connection already, which was lost before the answer came. */
+static bool is_done(const struct op_context *context) {
+        return context->repeated && (context->operation->flags & OPERATION_ONCE) && context->serial != 0 &&
+               context->serial == context->session->done_serial;
+}
+
 static int handle(struct op_context *context, const void *body, size_t body_size) {
+        static const struct shmd_wire_empty done;
         const struct operation *operation = context->operation;
         int r;
 
@@ -127,6 +134,11 @@ static int handle(struct op_context *context, const void *body, size_t body_size
                 return SHMD_MALFORMED;
         if (!has_shape(operation, body_size, context->fds))
                 return SHMD_MALFORMED;
+        if (is_done(context))
+                return op_reply(context, &done, NULL, 0);
+        r = store_make_room(&context->daemon->store, STORE_ROOM);
+        if (r < 0)
+                return r;
         context->tail = (const char *) body + operation->request_size;
         context->tail_size = body_size - operation->request_size;
         r = check_right(context, body);
@@ -164,16 +176,19 @@ int dispatch(struct session *session, const void *message, size_t size, struct w
         };
         int r;
 
-        if (size < sizeof(*header) || header->status != 0) {
+        if (size < sizeof(*header) || header->status > SHMD_WIRE_REPEATED) {
                 log_rule_broken(session, "it sent something that is no message");
                 return -EPROTO;
         }
         context.serial = header->serial;
+        context.repeated = header->status == SHMD_WIRE_REPEATED;
         context.operation = operation_find(header->operation);
         if (!context.operation || (context.operation->flags & OPERATION_EVENT))
                 return answer_refusal(&context, header->operation, SHMD_UNSUPPORTED);
 
+        store_set_cause(&session->daemon->store, session->client.token, header->serial);
         r = handle(&context, header + 1, size - sizeof(*header));
+        store_set_cause(&session->daemon->store, 0, 0);
         if (context.operation->flags & OPERATION_ONEWAY) {
                 /* Nobody would hear an answer; what is not held needs no release. */
                 if (r != SHMD_MALFORMED)

@@ -25,6 +25,7 @@ struct op_context {
         uint32_t serial;
         uint64_t now_usec; /* CLOCK_REALTIME */
         bool answered;
+        bool repeated; /* SHMD_WIRE_REPEATED */
         struct shmd_wire_refusal refusal; /* details for a status that is not OK */
 };
 

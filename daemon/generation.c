@@ -2,16 +2,13 @@
 #include "generation.h"
 
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "protocol.h"
 #include "util.h"
-
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
-#endif
 
 #define PAGE_BYTES (SHMD_GENERATION_SLOTS * sizeof(uint32_t))
 
@@ -27,32 +24,60 @@ static int open_read_only(int fd, int *ret_fd) {
         return 0;
 }
 
-int generation_init(struct generation *generation) {
-        _cleanup_close_ int fd = -EBADF;
-        void *address;
+static int make_page(int *ret_fd) {
+        _cleanup_close_ int fd = memfd_create("shmd-generations", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-        *generation = (struct generation) { .fd = -EBADF };
-        fd = memfd_create("shmd-generations", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-        if (fd < 0 || ftruncate(fd, PAGE_BYTES) < 0)
+        if (fd < 0 || ftruncate(fd, PAGE_BYTES) < 0 || fchmod(fd, 0444) < 0 ||
+            fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
                 return negative_errno();
-        address = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
+static int use_page(struct generation *generation, int fd) {
+        void *address = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
         if (address == MAP_FAILED)
                 return negative_errno();
         generation->slots = address;
-        /* Only the mapping that exists can write from now on. */
-        if (fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0 || fchmod(fd, 0444) < 0)
-                return negative_errno();
         return open_read_only(fd, &generation->fd);
+}
+
+static bool is_page(int fd) {
+        struct stat st;
+
+        return fd >= 0 && fstat(fd, &st) == 0 && st.st_size == (off_t) PAGE_BYTES && (fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK);
+}
+
+static void advance_all(struct generation *generation) {
+        for (uint64_t i = 0; i < SHMD_GENERATION_SLOTS; i++)
+                generation_advance(generation, i);
+}
+
+int generation_init(struct generation *generation, int kept_fd) {
+        int r;
+
+        *generation = (struct generation) { .fd = -EBADF, .keep_fd = -EBADF };
+        if (is_page(kept_fd)) {
+                generation->keep_fd = fcntl(kept_fd, F_DUPFD_CLOEXEC, 3);
+                r = use_page(generation, kept_fd);
+                if (r == 0)
+                        advance_all(generation);
+                return r;
+        }
+        r = make_page(&generation->keep_fd);
+        return r < 0 ? r : use_page(generation, generation->keep_fd);
 }
 
 void generation_done(struct generation *generation) {
         /* Nobody shall go on answering from what he remembers of a daemon that has gone. */
-        for (uint64_t i = 0; generation->slots && i < SHMD_GENERATION_SLOTS; i++)
-                generation_advance(generation, i);
+        if (generation->slots)
+                advance_all(generation);
         if (generation->slots)
                 (void) munmap((void *) generation->slots, PAGE_BYTES);
         generation->slots = NULL;
         generation->fd = close_fd(generation->fd);
+        generation->keep_fd = close_fd(generation->keep_fd);
 }
 
 uint32_t generation_get(const struct generation *generation, uint64_t id) {

@@ -378,6 +378,14 @@ int memfd_resize(int fd, uint64_t size, uint64_t maximum, unsigned page_shift) {
         return reserve_huge_pages(fd, size, page_shift);
 }
 
+int memfd_empty(int fd, uint64_t size, bool posix) {
+        if (posix && ftruncate(fd, 0) == 0)
+                return 0;
+        if (size > 0 && fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t) size) < 0)
+                return negative_errno();
+        return posix ? -EPERM : 0;
+}
+
 uint64_t memfd_refresh(struct segment *segment) {
         struct stat st;
 

@@ -80,6 +80,12 @@ int memfd_seal_future_write(const struct segment *segment);
  */
 int memfd_resize(int fd, uint64_t size, uint64_t maximum, unsigned page_shift);
 
+/*
+ * Gives all memory back of a file that nobody has any more, and that something else still refers to. 0 or -errno: -EPERM if a
+ * seal is against it. May take long.
+ */
+int memfd_empty(int fd, uint64_t size, bool posix);
+
 /* Closes the daemon's shared descriptions, before the kernel is asked who else there is. */
 void memfd_close_shared(struct memfd *memfd, struct segment *segment);
 

@@ -29,6 +29,7 @@ int op_chmod(struct op_context *context, const struct shmd_wire_chmod *body) {
         if (segment->backing != WIRE_BACKING_FILE && fchmod(segment->custody.guard_fd, mode) < 0)
                 return errno == EPERM ? SHMD_INVALID : negative_errno();
         segment->owner.mode = mode;
+        store_record(&context->daemon->store, segment);
         return reply_changed(context);
 }
 

@@ -41,7 +41,10 @@ int op_publish(struct op_context *context, const struct shmd_wire_publish *body)
                                  &context->refusal);
         if (r != 0)
                 return r;
-        r = seal_single_writers(registry, ids, body->count);
+        /* Both of each pair change. */
+        r = store_make_room(&context->daemon->store, 2 * body->count * state_record_max());
+        if (r == 0)
+                r = seal_single_writers(registry, ids, body->count);
         if (r != 0)
                 return r;
 
@@ -53,12 +56,9 @@ int op_publish(struct op_context *context, const struct shmd_wire_publish *body)
                 if (taken)
                         generation_advance(&context->daemon->generation, taken->id);
         }
-        r = op_reply(context, &reply, NULL, 0);
-        if (r < 0)
-                return r;
         for (uint32_t i = 0; i < body->count; i++)
                 registry_publish(registry_find_id(registry, ids[i]), context->now_usec);
-        return 0;
+        return op_reply(context, &reply, NULL, 0);
 }
 
 int op_set_lifetime(struct op_context *context, const struct shmd_wire_set_lifetime *body) {

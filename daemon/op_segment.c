@@ -25,6 +25,8 @@ int op_hello(struct op_context *context, const struct shmd_wire_hello *body) {
             body->version_max < SHMD_PROTOCOL_VERSION)
                 return SHMD_UNSUPPORTED;
         session->greeted = true;
+        session->client.token = body->token;
+        session->done_serial = absent_return(&context->daemon->absents, body->token, &session->client);
         return op_reply(context, &reply, &context->daemon->generation.fd, 1);
 }
 
@@ -72,7 +74,6 @@ int op_resume(struct op_context *context, const struct shmd_wire_resume *body) {
 
 int op_unlink(struct op_context *context, const struct shmd_wire_unlink *body) {
         static const struct shmd_wire_empty reply;
-        int r;
 
         (void) body;
         if (context->tail_size > 0)
@@ -81,9 +82,7 @@ int op_unlink(struct op_context *context, const struct shmd_wire_unlink *body) {
                 return SHMD_NOT_FOUND;
         /* Whoever hears of the answer may not find the name in what he remembers any more. */
         generation_advance(&context->daemon->generation, context->segment->id);
-        r = op_reply(context, &reply, NULL, 0);
-        if (r < 0)
-                return r;
+        /* Recorded before it is answered: what a client was told is true after the daemon's death, too. */
         registry_unlink(context->segment, context->now_usec);
-        return 0;
+        return op_reply(context, &reply, NULL, 0);
 }

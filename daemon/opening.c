@@ -31,6 +31,7 @@ void opening_abort(struct op_context *context, struct opening *opening) {
                 close_fd(opening->fd);
         hold_abort(opening->hold);
         if (opening->created) {
+                store_drop(&daemon->store, opening->segment);
                 memfd_close_segment(&daemon->memfd, opening->segment, &daemon->worker, &daemon->discarder);
                 registry_abort(opening->segment);
         }
@@ -161,6 +162,7 @@ static int make_plan(struct op_context *context, const struct shmd_wire_create *
                 .lifetime = body->lifetime,
                 .backing = file ? WIRE_BACKING_FILE : body->page_shift ? WIRE_BACKING_HUGETLB : WIRE_BACKING_MEMFD,
                 .page_shift = (uint8_t) body->page_shift,
+                .token = body->token,
                 .posix = body->flags & SHMD_WIRE_POSIX,
                 .unpublished = body->flags & SHMD_WIRE_UNPUBLISHED,
                 .single_writer = body->flags & SHMD_WIRE_SINGLE_WRITER,
@@ -198,9 +200,21 @@ static struct segment *find_living(struct op_context *context, const char *name,
         return registry_find_name(registry, name, size);
 }
 
+/* The client asked already, on a connection that was lost before the answer came. */
+static bool is_own_creation(const struct op_context *context, const struct shmd_wire_create *body, const struct segment *segment) {
+        return body->token != 0 && body->token == segment->token &&
+               segment->creator.uid == context->session->credentials.uid;
+}
+
 static int open_existing(struct op_context *context, const struct shmd_wire_create *body, struct segment *segment,
                          struct opening *ret_opening) {
         (void) memfd_refresh(segment);
+        if (is_own_creation(context, body, segment)) {
+                int r = opening_prepare_open(context, segment, body->flags & OPEN_FLAGS, ret_opening);
+
+                ret_opening->made_before = r == 0;
+                return r;
+        }
         if (!(body->flags & SHMD_WIRE_CREATE))
                 return op_refuse(context, SHMD_EXISTS, segment);
         if (segment->size < body->size) {
@@ -231,6 +245,15 @@ static int build_memory(struct op_context *context, struct opening *opening, int
                 context->refusal.mode = opening->segment->page_shift;
         }
         return r;
+}
+
+static void remember_creator(struct session *session, struct segment *segment) {
+        struct creator *creator = &segment->creator;
+
+        creator->started = session->started;
+        memcpy(creator->command, session->command, sizeof(creator->command));
+        memcpy(creator->unit, session->unit, sizeof(creator->unit));
+        memcpy(creator->executable, session->executable, sizeof(creator->executable));
 }
 
 int opening_prepare_create(struct op_context *context, const struct shmd_wire_create *body, const char *tail, size_t tail_size,
@@ -266,21 +289,16 @@ int opening_prepare_create(struct op_context *context, const struct shmd_wire_cr
         r = hold_reserve(&session->client, opening.segment, &opening.hold, &context->refusal);
         if (r == 0)
                 r = build_memory(context, &opening, files);
+        if (r == 0) {
+                remember_creator(session, opening.segment);
+                r = store_put(&context->daemon->store, opening.segment);
+        }
         if (r != 0) {
                 opening_abort(context, &opening);
                 return r;
         }
         *ret_opening = opening;
         return 0;
-}
-
-static void remember_creator(struct session *session, struct segment *segment) {
-        struct creator *creator = &segment->creator;
-
-        creator->started = session->started;
-        memcpy(creator->command, session->command, sizeof(creator->command));
-        memcpy(creator->unit, session->unit, sizeof(creator->unit));
-        memcpy(creator->executable, session->executable, sizeof(creator->executable));
 }
 
 /* --- both --- */
@@ -295,10 +313,8 @@ void opening_commit(struct op_context *context, struct opening *opening) {
         if (opening->created)
                 registry_commit(opening->segment);
         hold_commit(opening->hold, wire_access(opening->flags), opening->flags & SHMD_WIRE_DETACHED, context->now_usec);
-        if (opening->created) {
-                remember_creator(context->session, opening->segment);
+        if (opening->created)
                 server_note_id(&context->daemon->server, context->daemon->registry.next_id);
-        }
         opening_init(opening);
 }
 
@@ -310,7 +326,7 @@ struct shmd_wire_opened opening_describe(struct daemon *daemon, const struct ope
                 .size = segment->size,
                 .maximum = segment->maximum,
                 .generation = generation_get(&daemon->generation, segment->id),
-                .created = opening->created,
+                .created = opening->created || opening->made_before,
         };
 }
 

@@ -18,6 +18,7 @@ struct opening {
         int fd;         /* for the client */
         bool fd_owned;  /* else it is the segment's shared one */
         bool created;
+        bool made_before; /* by the same client, who asked again as it had no answer */
 };
 
 /* A segment that is there. 0, a status with details in context->refusal, or -errno. */

@@ -123,7 +123,7 @@ static bool peer_is_alive(int socket_fd) {
 }
 
 /* Field 22 of /proc/PID/stat; the command, in parentheses, may have anything in it. */
-static uint64_t read_start_time(pid_t pid) {
+uint64_t peer_start_time(pid_t pid) {
         char text[1024];
         unsigned long long started;
         char *p;
@@ -160,7 +160,7 @@ void peer_describe(int socket_fd, pid_t pid, const struct peer_description *desc
         read_proc(pid, "cgroup", cgroup, sizeof(cgroup));
         unit_from_cgroup(cgroup, description->unit, description->unit_size);
         read_executable(pid, description->executable, description->executable_size);
-        *description->started = read_start_time(pid);
+        *description->started = peer_start_time(pid);
         /* Asked last: if it lives now, it was it that was read. */
         if (!peer_is_alive(socket_fd))
                 forget(description);

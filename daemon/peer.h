@@ -12,6 +12,9 @@
 int peer_credentials(int socket_fd, struct credentials *ret_credentials);
 void credentials_done(struct credentials *credentials);
 
+/* When a process started, clock ticks since boot: proc(5), stat, field 22; zero if that can't be known. */
+uint64_t peer_start_time(pid_t pid);
+
 /* Where to write what is known of a process. */
 struct peer_description {
         char *command; /* comm */

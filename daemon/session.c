@@ -114,6 +114,8 @@ static int send_now(struct session *session, const struct shmd_wire_header *head
 
         if (!may_send_fds(session, fds_count))
                 return -EAGAIN;
+        /* What a client is told is true after the daemon's death, too. */
+        store_commit(&session->daemon->store);
         r = wire_send(session->fd, header, body, body_size, tail, tail_size, fds, fds_count, MSG_DONTWAIT);
         if (r < 0)
                 return r;

@@ -61,6 +61,7 @@ struct session {
         bool broken;            /* to be closed as soon as nobody is in the middle of using it */
         bool events_lost;       /* and it has not been told yet */
         bool described;         /* command and unit are known */
+        uint32_t done_serial;   /* of its former connection: the last request of which something was recorded */
         uint64_t started;       /* of the process: clock ticks since boot */
         char command[16];
         char unit[64];

@@ -29,6 +29,7 @@ enum operation_flags {
         OPERATION_FIRST = 1u << 1,
         OPERATION_LATE = 1u << 2,
         OPERATION_EVENT = 1u << 3,
+        OPERATION_ONCE = 1u << 4,
 };
 
 struct operation {

@@ -133,6 +133,8 @@ function flags_in_words(flags) {
                 return "the first request of a connection"
         if (flags == "LATE")
                 return "may be answered after requests that came later"
+        if (flags == "ONCE")
+                return "done at most once, also if it is repeated"
         if (flags == "EVENT")
                 return "sent by the daemon, unasked"
         fail("operations.def: unknown flags " flags)

@@ -31,9 +31,15 @@
 
 struct shmd_wire_header {
         uint16_t operation; /* enum shmd_operation */
-        uint16_t status;    /* enum wire_status; zero in a request */
+        uint16_t status;    /* enum wire_status; in a request zero or SHMD_WIRE_REPEATED */
         uint32_t serial;    /* chosen by the client, given back in the reply; zero in events */
 };
+
+/*
+ * In a request: it was sent before, with the same serial, on a connection that said the same token and was lost before the answer
+ * came. What may not be done twice is answered as it was, if it was done.
+ */
+#define SHMD_WIRE_REPEATED 1u
 
 /* How a request says which segment it is about: by id, or if that is zero by name. */
 struct shmd_wire_target {
@@ -86,6 +92,11 @@ struct shmd_wire_hello {
         uint32_t version_min; /* the range of protocol versions that the client speaks */
         uint32_t version_max;
         uint64_t features; /* bits that the client knows; none is defined yet */
+        /*
+         * Chosen at random by the client for this connection; the same when it connects again after the daemon was restarted: then what
+         * it had made is its own again. Zero: none.
+         */
+        uint64_t token;
 };
 
 struct shmd_wire_hello_reply {
@@ -157,6 +168,7 @@ struct shmd_wire_create {
         uint16_t labels_size; /* then the labels */
         uint32_t page_shift;  /* huge pages of 2^page_shift bytes, 21 or 30; zero: ordinary ones */
         uint32_t padding;
+        uint64_t token;       /* chosen at random by the client for this creation, and the same when it asks again; zero: none */
 };
 
 struct shmd_wire_open {

@@ -177,6 +177,17 @@ void charge_force(struct charge *charge, uid_t uid, uint64_t amount) {
         account_put(before);
 }
 
+int quota_charge_fact(struct quota *quota, uid_t uid, enum quota_resource resource, uint64_t amount, struct charge *ret_charge) {
+        struct account *account = account_get(quota, uid);
+
+        if (!account)
+                return -ENOMEM;
+        account->charges++;
+        *ret_charge = (struct charge) { .account = account, .resource = resource };
+        charge_force(ret_charge, uid, amount);
+        return 0;
+}
+
 void charge_done(struct charge *charge) {
         struct account *account = charge->account;
 

@@ -72,6 +72,9 @@ uint64_t quota_used(struct quota *quota, uid_t uid, enum quota_resource resource
 int quota_charge(struct quota *quota, uid_t uid, enum quota_resource resource, uint64_t amount, struct charge *ret_charge,
                  struct shmd_wire_refusal *refusal);
 
+/* Charges what is a fact already, whatever the limits are: 0 or -ENOMEM. */
+int quota_charge_fact(struct quota *quota, uid_t uid, enum quota_resource resource, uint64_t amount, struct charge *ret_charge);
+
 /* Moves a charge to another user: the same results, and on failure all is as it was. */
 int charge_move(struct charge *charge, uid_t uid, struct shmd_wire_refusal *refusal);
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "state.h"
 #include "status.h"
 #include "util.h"
 
@@ -103,6 +104,24 @@ static void observe(struct segment *segment, int event) {
                 segment->registry->observer(segment, event, NULL, 0, segment->registry->observer_userdata);
 }
 
+static void record(struct segment *segment) {
+        if (segment->registry->recorder)
+                segment->registry->recorder(segment, segment->registry->observer_userdata);
+}
+
+struct segment_times segment_times(const struct segment *segment) {
+        return (struct segment_times) {
+                .opened_usec = segment->opened_usec,
+                .idle_usec = segment->idle_usec,
+                .linger_until_usec = segment->linger_until_usec,
+        };
+}
+
+static void keep_times(struct segment *segment) {
+        if (segment->kept_times)
+                *segment->kept_times = segment_times(segment);
+}
+
 /* --- the queue of the idle, and of the lingering --- */
 
 void registry_queue_idle(struct segment *segment) {
@@ -132,6 +151,7 @@ static void linger_stop(struct segment *segment) {
                 return;
         RB_REMOVE(linger_tree, &segment->registry->lingering, segment);
         segment->linger_until_usec = 0;
+        keep_times(segment);
 }
 
 static void linger_start(struct segment *segment, uint64_t until_usec) {
@@ -139,6 +159,7 @@ static void linger_start(struct segment *segment, uint64_t until_usec) {
                 return;
         segment->linger_until_usec = MAX(until_usec, 1u);
         RB_INSERT(linger_tree, &segment->registry->lingering, segment);
+        keep_times(segment);
 }
 
 struct segment *registry_next_linger(struct registry *registry) {
@@ -157,17 +178,19 @@ static uint64_t add_saturating(uint64_t a, uint64_t b) {
 
 /* Whether the last holder's going has a consequence. */
 static bool idleness_matters(const struct segment *segment) {
-        return segment->state == WIRE_STATE_UNLINKED || segment->lifetime == WIRE_LIFETIME_HOLDERS ||
-               segment->lifetime == WIRE_LIFETIME_LINGER;
+        return segment->state == WIRE_STATE_UNLINKED || segment->state == WIRE_STATE_UNPUBLISHED ||
+               segment->lifetime == WIRE_LIFETIME_HOLDERS || segment->lifetime == WIRE_LIFETIME_LINGER;
 }
 
 /* To be called whenever something that kept a segment has ended. */
 static void consider_idle(struct segment *segment, uint64_t now_usec) {
         /* Only its creator has it, and gives it up: it will never be published. */
-        if (segment->state == WIRE_STATE_UNPUBLISHED && segment->attached == 0)
+        if (segment->state == WIRE_STATE_UNPUBLISHED && segment->attached == 0 && !segment->restored)
                 registry_unlink(segment, now_usec);
-        if (segment->holders == 0 && segment->idle_usec == 0)
+        if (segment->holders == 0 && segment->idle_usec == 0) {
                 segment->idle_usec = now_usec;
+                keep_times(segment);
+        }
         if (segment->attached == 0 && idleness_matters(segment))
                 registry_queue_idle(segment);
 }
@@ -209,6 +232,7 @@ static int segment_new(struct registry *registry, const struct segment_plan *pla
         segment->lifetime = plan->lifetime;
         segment->backing = plan->backing;
         segment->page_shift = plan->page_shift;
+        segment->token = plan->token;
         segment->posix = plan->posix;
         segment->resizable = plan->resizable;
         segment->single_writer = plan->single_writer;
@@ -270,7 +294,7 @@ int registry_reserve(struct registry *registry, struct client *client, const str
 
         segment->id = registry->next_id++;
         segment->owner = (struct ownership) { credentials->uid, credentials->gid, plan->mode };
-        segment->creator = (struct creator) { .client = client, .pid = credentials->pid, .uid = credentials->uid };
+        segment->creator = (struct creator) { .client = client, .token = client->token, .pid = credentials->pid, .uid = credentials->uid };
         segment->created_usec = segment->opened_usec = now_usec;
         segment->state = plan->unpublished ? WIRE_STATE_UNPUBLISHED : WIRE_STATE_PUBLISHED;
         *ret_segment = segment;
@@ -319,6 +343,7 @@ void registry_unlink(struct segment *segment, uint64_t now_usec) {
         }
         segment->state = WIRE_STATE_UNLINKED;
         linger_stop(segment);
+        record(segment);
         consider_idle(segment, now_usec);
         if (had_name)
                 observe(segment, WIRE_EVENT_UNLINKED);
@@ -371,6 +396,7 @@ void registry_publish(struct segment *segment, uint64_t now_usec) {
         segment->state = segment->frozen ? WIRE_STATE_FROZEN : WIRE_STATE_PUBLISHED;
         segment->had_name = true;
         RB_INSERT(name_tree, &segment->registry->names, segment);
+        record(segment);
         consider_idle(segment, now_usec);
         observe(segment, WIRE_EVENT_PUBLISHED);
 }
@@ -397,6 +423,7 @@ int registry_rename(struct segment *segment, const char *name, size_t size) {
         segment->name = copy;
         segment->name_size = (uint16_t) size;
         RB_INSERT(name_tree, &registry->names, segment);
+        record(segment);
         if (registry->observer)
                 registry->observer(segment, WIRE_EVENT_RENAMED, old_name, old_size, registry->observer_userdata);
         free(old_name);
@@ -409,12 +436,14 @@ int registry_set_lifetime(struct segment *segment, enum wire_lifetime lifetime, 
         linger_stop(segment);
         segment->lifetime = lifetime;
         segment->linger_usec = linger_usec;
+        record(segment);
         consider_idle(segment, now_usec);
         return 0;
 }
 
 void registry_set_size(struct segment *segment, uint64_t size) {
         segment->size = size;
+        record(segment);
         observe(segment, WIRE_EVENT_RESIZED);
 }
 
@@ -424,6 +453,7 @@ void registry_set_frozen(struct segment *segment) {
         segment->frozen = true;
         if (segment->state == WIRE_STATE_PUBLISHED)
                 segment->state = WIRE_STATE_FROZEN;
+        record(segment);
         observe(segment, WIRE_EVENT_FROZEN);
 }
 
@@ -442,6 +472,7 @@ int registry_set_owner(struct segment *segment, const struct ownership *owner, s
                 return r;
         }
         segment->owner = *owner;
+        record(segment);
         return 0;
 }
 
@@ -547,9 +578,11 @@ void hold_commit(struct hold *hold, enum shmd_access access, bool detached, uint
                 hold->attached[access]++;
         }
         segment->handed_out = true;
+        segment->restored = false;
         segment->idle_usec = 0;
         segment->opened_usec = now_usec;
         linger_stop(segment);
+        keep_times(segment);
         /* A detached open is the kernel's to account for from its first moment. */
         consider_idle(segment, now_usec);
 }
@@ -611,8 +644,10 @@ enum settled registry_settle(struct segment *segment, uint64_t monotonic_usec, u
         segment->handed_out = false;
         if (segment->idle_usec == 0)
                 segment->idle_usec = now_usec;
+        keep_times(segment);
 
-        if (segment->state != WIRE_STATE_UNLINKED) {
+        /* Unpublished, and its creator has not kept it over the daemon's end: it will never be published. */
+        if (segment->state != WIRE_STATE_UNLINKED && segment->state != WIRE_STATE_UNPUBLISHED) {
                 if (segment->lifetime == WIRE_LIFETIME_LINGER) {
                         linger_start(segment, add_saturating(monotonic_usec, segment->linger_usec));
                         return SETTLED_LINGER;
@@ -623,6 +658,89 @@ enum settled registry_settle(struct segment *segment, uint64_t monotonic_usec, u
         registry_remove(segment);
         observe(segment, WIRE_EVENT_FREED);
         return SETTLED_FREE;
+}
+
+/* --- those of an earlier daemon --- */
+
+static int charge_facts(struct segment *segment, uid_t uid) {
+        struct quota *quota = segment->registry->quota;
+
+        if (quota_charge_fact(quota, uid, QUOTA_SEGMENTS, 1, &segment->count) < 0 ||
+            quota_charge_fact(quota, uid, QUOTA_DESCRIPTORS, descriptors_of(segment), &segment->descriptor) < 0 ||
+            quota_charge_fact(quota, uid, QUOTA_BYTES, chargeable(segment->maximum), &segment->bytes) < 0)
+                return -ENOMEM;
+        return 0;
+}
+
+static bool is_taken(struct registry *registry, const struct state_segment *state) {
+        bool named = state->state == WIRE_STATE_PUBLISHED || state->state == WIRE_STATE_FROZEN;
+
+        return registry_find_id(registry, state->id) ||
+               (named && registry_find_name(registry, state->plan.name, state->plan.name_size));
+}
+
+static void insert_restored(struct segment *segment) {
+        struct registry *registry = segment->registry;
+
+        RB_INSERT(id_tree, &registry->ids, segment);
+        if (segment->creator.client)
+                TAILQ_INSERT_TAIL(&segment->creator.client->created, segment, by_creator);
+        registry->segments++;
+        registry->bytes += segment->bytes.amount;
+        registry->next_id = MAX(registry->next_id, segment->id + 1);
+        if (segment_has_name(segment))
+                RB_INSERT(name_tree, &registry->names, segment);
+        else
+                insert_nameless(segment);
+}
+
+int registry_restore(struct registry *registry, const struct state_segment *state, struct client *creator, uint64_t now_usec,
+                     struct segment **ret_segment) {
+        struct segment *segment;
+        int r;
+
+        if (is_taken(registry, state))
+                return -EEXIST;
+        r = segment_new(registry, &state->plan, &segment);
+        if (r != 0)
+                return r;
+        r = charge_facts(segment, state->owner.uid);
+        if (r != 0) {
+                segment_free(segment);
+                return r;
+        }
+        segment->id = state->id;
+        segment->owner = state->owner;
+        segment->creator = state->creator;
+        segment->creator.client = creator;
+        segment->created_usec = state->created_usec;
+        segment->opened_usec = state->times.opened_usec;
+        segment->idle_usec = state->times.idle_usec ? state->times.idle_usec : now_usec;
+        segment->state = (uint8_t) state->state;
+        segment->frozen = state->frozen;
+        segment->had_name = state->had_name || segment_has_name(segment);
+        segment->truncated = state->truncated;
+        segment->handed_out = segment->restored = true;
+        insert_restored(segment);
+        if (state->times.linger_until_usec != 0 && segment_has_name(segment))
+                linger_start(segment, state->times.linger_until_usec);
+        consider_idle(segment, now_usec);
+        *ret_segment = segment;
+        return 0;
+}
+
+void client_inherit(struct client *client, struct client *former) {
+        struct segment *segment;
+
+        TAILQ_FOREACH(segment, &former->created, by_creator)
+                segment->creator.client = client;
+        TAILQ_CONCAT(&client->created, &former->created, by_creator);
+}
+
+struct segment *registry_next_id(struct registry *registry, uint64_t after_id) {
+        struct segment key = { .id = after_id + 1 };
+
+        return after_id == UINT64_MAX ? NULL : RB_NFIND(id_tree, &registry->ids, &key);
 }
 
 struct segment *registry_first(struct registry *registry) {
@@ -694,7 +812,9 @@ static void check_segment(struct segment *segment) {
         require(holders == segment->holders && attached == segment->attached);
         require((named == segment) == segment_has_name(segment));
         require(segment_has_name(segment) || RB_FIND(nameless_tree, &segment->registry->nameless, segment) == segment);
-        require(segment->state != WIRE_STATE_UNPUBLISHED || (segment->creator.client && segment->attached > 0));
+        require(segment->state != WIRE_STATE_UNPUBLISHED || segment->restored ||
+                (segment->creator.client && segment->attached > 0));
+        require(!segment->restored || segment->holders == 0);
         require(segment->size <= segment->maximum);
         require(segment->bytes.amount == chargeable(segment->maximum) && segment->bytes.account->uid == segment->owner.uid);
         require(segment->count.amount == 1 && segment->count.account->uid == segment->owner.uid);

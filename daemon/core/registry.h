@@ -33,6 +33,8 @@
 struct registry;
 struct client;
 
+struct carrier;
+
 /* What the effects side keeps with a segment; the registry never looks inside. */
 struct custody {
         int guard_fd;      /* the daemon's own description: memfd.h */
@@ -43,6 +45,8 @@ struct custody {
         RB_ENTRY(segment) by_watch;
         TAILQ_ENTRY(segment) retry_entry;
         TAILQ_ENTRY(segment) shared_order; /* in the order of last use: memfd.h */
+        struct carrier *carrier; /* which of them has the guard's description, or NULL: store.h */
+        TAILQ_ENTRY(segment) carried;
 };
 
 #define CUSTODY_INIT { .guard_fd = -EBADF, .shared_fd = { -EBADF, -EBADF }, .watch = -1, .retry = -1 }
@@ -50,12 +54,20 @@ struct custody {
 /* Who made a segment. Kept beyond that client's life. */
 struct creator {
         struct client *client; /* NULL once it is gone */
+        uint64_t token; /* of its connection: struct client */
         pid_t pid;
         uid_t uid;
         uint64_t started; /* clock ticks since boot */
         char command[16];
         char unit[64];
         char executable[128];
+};
+
+/* What changes without anybody's request. */
+struct segment_times {
+        uint64_t opened_usec;       /* CLOCK_REALTIME */
+        uint64_t idle_usec;
+        uint64_t linger_until_usec; /* CLOCK_MONOTONIC */
 };
 
 struct segment {
@@ -78,6 +90,8 @@ struct segment {
         struct creator creator;
         struct charge bytes, count, descriptor;
         struct custody custody;
+        struct segment_times *kept_times; /* where they are kept up to date for the next daemon, or NULL: state.h */
+        uint64_t token; /* of the request that made it; zero: none */
         uint64_t device, inode; /* as /proc/PID/maps has them; when last looked at */
         char *name;
         char *labels;
@@ -97,6 +111,7 @@ struct segment {
         bool truncated; /* a file that was made shorter than the segment */
         bool idle_queued;
         bool handed_out; /* a descriptor has left since the kernel last said that nobody has one */
+        bool restored; /* of an earlier daemon, and attached by nobody since: only the kernel knows who has it */
 };
 
 /* One client's opens of one segment. */
@@ -127,10 +142,13 @@ struct client {
         struct segment_queue created; /* segments that it made */
         struct credentials *credentials;
         uint64_t key; /* never used again */
+        uint64_t token; /* chosen by the client for its connection, and said again when it comes back; zero: none */
 };
 
 /* What happens to a segment, enum wire_event. old_name and old_size are those of a renaming. */
 typedef void (*registry_observer)(struct segment *segment, int event, const char *old_name, size_t old_size, void *userdata);
+/* What of a segment outlives the daemon has changed, but for its times. Not called for registry_commit(). */
+typedef void (*registry_recorder)(struct segment *segment, void *userdata);
 
 struct registry {
         struct quota *quota;
@@ -138,7 +156,8 @@ struct registry {
         struct name_tree names;
         struct nameless_tree nameless;
         registry_observer observer; /* or NULL */
-        void *observer_userdata;
+        registry_recorder recorder; /* or NULL */
+        void *observer_userdata;    /* of both */
         struct segment_queue idle;
         struct linger_tree lingering;
         uint64_t next_id;
@@ -178,6 +197,7 @@ struct segment_plan {
         uint64_t size;
         uint64_t maximum; /* not less than size */
         uint64_t linger_usec;
+        uint64_t token; /* of the request; zero: none */
         mode_t mode;
         enum wire_lifetime lifetime;
         enum wire_backing backing;
@@ -262,6 +282,25 @@ struct segment *registry_next_linger(struct registry *registry);
 
 /* A segment that lingers and is past its time, and idle still: unlinks it, and queues it as idle. */
 void registry_linger_over(struct segment *segment, uint64_t now_usec);
+
+struct state_segment;
+
+/*
+ * A segment of an earlier daemon, as that left it, charged to its owner whatever the limits are. Nobody is known to hold it, and
+ * where that matters the kernel is to be asked. creator: who stands for its creator until that comes back, or NULL.
+ * 0; -EEXIST: its id or name is taken; -ENOMEM.
+ */
+int registry_restore(struct registry *registry, const struct state_segment *state, struct client *creator, uint64_t now_usec,
+                     struct segment **ret_segment);
+
+/* All that the one client has made is the other's from now on: they are the same, before and after. */
+void client_inherit(struct client *client, struct client *former);
+
+/* The times of a segment, as they are kept. */
+struct segment_times segment_times(const struct segment *segment);
+
+/* The segment with the next greater id, or NULL. */
+struct segment *registry_next_id(struct registry *registry, uint64_t after_id);
 
 /* Any segment, or NULL. */
 struct segment *registry_first(struct registry *registry);

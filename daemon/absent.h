@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Clients that were connected to an earlier daemon, have made segments, and have not come back yet.
+ *
+ * Each stands in for its client as the creator of these segments, until that connects and says the token of its former
+ * connection, or until its process has ended: the kernel tells (pidfd_open(2)). So what goes with its creator does so, however
+ * long the creator has nothing to say. A process that only closed its connection meanwhile counts as its creator until it ends.
+ *
+ * Also remembers what was done last for each of them: a client that had no answer asks again.
+ */
+#pragma once
+
+#include <event2/event.h>
+
+#include "registry.h"
+#include "tree.h"
+
+struct daemon;
+
+struct absent {
+        RB_ENTRY(absent) by_token;
+        TAILQ_ENTRY(absent) entry; /* of the dead, while they are reaped */
+        struct daemon *daemon;
+        struct client client;
+        struct credentials credentials;
+        uint64_t token;
+        uint64_t started; /* of its process: clock ticks since boot */
+        uint32_t serial;  /* of the last request of which something was recorded */
+        int pidfd;
+        struct event *event;
+};
+
+RB_HEAD(absent_tree, absent);
+TAILQ_HEAD(absent_list, absent);
+
+struct absents {
+        struct daemon *daemon;
+        struct absent_tree tree;
+        struct absent_list dead;
+};
+
+void absents_init(struct absents *absents, struct daemon *daemon);
+void absents_done(struct absents *absents);
+
+/* The one with that token, made if need be; NULL for lack of memory. */
+struct absent *absent_get(struct absents *absents, uint64_t token);
+
+/* All have been found: looks after the processes of those whose end matters. */
+void absents_watch(struct absents *absents);
+
+/* A client has come back: what it made is its own again. Gives the serial of what was done last for it, or zero. */
+uint32_t absent_return(struct absents *absents, uint64_t token, struct client *client);
+
+/* Ends what dead ones leave, at most budget of it. True if there is more. */
+bool absents_reap(struct absents *absents, unsigned budget);

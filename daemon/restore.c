@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: MIT */
+#include "restore.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "absent.h"
+#include "daemon.h"
+#include "log.h"
+#include "state.h"
+#include "store.h"
+#include "util.h"
+
+struct restoring {
+        struct daemon *daemon;
+        struct restored *restored;
+        bool no_memory;
+};
+
+/* --- the logs --- */
+
+struct mapped_log {
+        void *base;
+        size_t size;
+        uint64_t number;
+};
+
+static const struct state_header *log_header(const struct mapped_log *log) {
+        return log->base;
+}
+
+static int map_log(const struct kept_fd *kept, struct mapped_log *ret_log) {
+        struct stat st;
+        void *base;
+        int r;
+
+        if (fstat(kept->fd, &st) < 0)
+                return negative_errno();
+        if (st.st_size == 0)
+                return -EBADMSG;
+        base = mmap(NULL, (size_t) st.st_size, PROT_READ, MAP_SHARED, kept->fd, 0);
+        if (base == MAP_FAILED)
+                return negative_errno();
+        r = state_check(base, (size_t) st.st_size);
+        if (r < 0) {
+                (void) munmap(base, (size_t) st.st_size);
+                return r;
+        }
+        *ret_log = (struct mapped_log) { .base = base, .size = (size_t) st.st_size, .number = kept->number };
+        return 0;
+}
+
+static int by_epoch(const void *a, const void *b) {
+        uint64_t x = log_header(a)->epoch, y = log_header(b)->epoch;
+
+        return (x > y) - (x < y);
+}
+
+/* Those that can be read, the earliest first. */
+static int map_logs(const struct kept_list *list, struct mapped_log *logs) {
+        int count = 0;
+
+        for (unsigned i = 0; i < list->count; i++) {
+                int r = map_log(&list->item[i], &logs[count]);
+
+                if (r == 0)
+                        count++;
+                else
+                        log_error("cannot read state log %" PRIu64 ": %s", list->item[i].number,
+                                  r == -EBADMSG ? "it is damaged" : strerror(-r));
+        }
+        qsort(logs, (size_t) count, sizeof(*logs), by_epoch);
+        return count;
+}
+
+/* --- records --- */
+
+static void remove_segment(struct segment *segment) {
+        registry_remove(segment);
+        segment_free(segment);
+}
+
+static void note_cause(struct restoring *restoring, const struct state_cause *cause) {
+        struct absent *absent = cause->token ? absent_get(&restoring->daemon->absents, cause->token) : NULL;
+
+        if (absent)
+                absent->serial = cause->serial;
+}
+
+static struct client *find_creator(struct restoring *restoring, const struct state_segment *state) {
+        struct absent *absent = state->creator.token ? absent_get(&restoring->daemon->absents, state->creator.token) : NULL;
+
+        if (!absent)
+                return NULL;
+        absent->started = state->creator.started;
+        absent->credentials.pid = state->creator.pid;
+        absent->credentials.uid = state->creator.uid;
+        return &absent->client;
+}
+
+/* What has its id is what it was before. What has its name has lost it, and the record of that. */
+static void make_way(struct registry *registry, const struct state_segment *state) {
+        struct segment *segment = registry_find_id(registry, state->id);
+
+        if (segment)
+                remove_segment(segment);
+        segment = registry_find_name(registry, state->plan.name, state->plan.name_size);
+        if (segment && (state->state == WIRE_STATE_PUBLISHED || state->state == WIRE_STATE_FROZEN))
+                registry_unlink(segment, now_realtime_usec());
+}
+
+static void on_segment(const struct state_segment *state, const struct state_cause *cause, void *userdata) {
+        struct restoring *restoring = userdata;
+        struct registry *registry = &restoring->daemon->registry;
+        struct segment *segment;
+        int r;
+
+        note_cause(restoring, cause);
+        make_way(registry, state);
+        r = registry_restore(registry, state, find_creator(restoring, state), now_realtime_usec(), &segment);
+        if (r < 0)
+                restoring->no_memory = true;
+}
+
+static void on_gone(uint64_t id, const struct state_cause *cause, void *userdata) {
+        struct restoring *restoring = userdata;
+        struct segment *segment = registry_find_id(&restoring->daemon->registry, id);
+
+        note_cause(restoring, cause);
+        if (segment)
+                remove_segment(segment);
+}
+
+static void on_damaged(size_t offset, size_t size, void *userdata) {
+        struct restoring *restoring = userdata;
+
+        restoring->restored->lost++;
+        log_error("the state log is damaged: %zu bytes at %zu are no record; the segment they were of is lost, "
+                  "or is as it was before its last change",
+                  size, offset);
+}
+
+static void read_log(struct restoring *restoring, const struct mapped_log *log) {
+        const struct state_reader reader = {
+                .segment = on_segment,
+                .gone = on_gone,
+                .damaged = on_damaged,
+                .userdata = restoring,
+        };
+        struct restored *restored = restoring->restored;
+        const struct state_header *header = log_header(log);
+
+        state_read(log->base, log->size, &reader);
+        restoring->daemon->registry.next_id = MAX(restoring->daemon->registry.next_id, header->next_id);
+        restored->restarts = MAX(restored->restarts, header->restarts + 1);
+        if (header->header_size >= sizeof(*header) && header->started_usec != 0)
+                restored->started_usec = header->started_usec;
+}
+
+/* Everything from the last complete one on. */
+static int read_logs(struct restoring *restoring, const struct handover *handover) {
+        _cleanup_free_ struct mapped_log *logs = calloc(handover->states.count + 1, sizeof(*logs));
+        int count, first;
+
+        if (!logs)
+                return -ENOMEM;
+        count = map_logs(&handover->states, logs);
+        for (first = count - 1; first > 0 && !log_header(&logs[first])->complete; first--)
+                ;
+        for (int i = MAX(first, 0); i < count; i++)
+                read_log(restoring, &logs[i]);
+        for (int i = 0; i < count; i++) {
+                restoring->restored->epoch = MAX(restoring->restored->epoch, log_header(&logs[i])->epoch);
+                (void) munmap(logs[i].base, logs[i].size);
+        }
+        /* The names count as well: what could not be read is not to be taken for the new one. */
+        for (unsigned i = 0; i < handover->states.count; i++)
+                restoring->restored->epoch = MAX(restoring->restored->epoch, handover->states.item[i].number);
+        return restoring->no_memory ? -ENOMEM : 0;
+}
+
+/* --- the carriers --- */
+
+/* The next message of a queue, which stays in it: unix(7), SO_PEEK_OFF. Bytes, or -errno. */
+static ssize_t peek(int fd, struct carried *ret_carried, struct wire_fds *fds) {
+        struct iovec part = { .iov_base = ret_carried, .iov_len = sizeof(*ret_carried) };
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(CARRIED_MAX * sizeof(int))];
+        } control = { 0 };
+        struct msghdr message = {
+                .msg_iov = &part,
+                .msg_iovlen = 1,
+                .msg_control = &control,
+                .msg_controllen = sizeof(control),
+        };
+        struct cmsghdr *header;
+        ssize_t n;
+
+        do
+                n = recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        while (n < 0 && errno == EINTR);
+        if (n < 0)
+                return negative_errno();
+        for (header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
+                if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+                        continue;
+                fds->count = (unsigned) ((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+                memcpy(fds->fd, CMSG_DATA(header), fds->count * sizeof(int));
+        }
+        return n;
+}
+
+/* A lease that the daemon had taken when it died would keep everybody waiting. */
+static void adopt(struct segment *segment, struct carrier *carrier, struct wire_fds *fds) {
+        segment->custody.guard_fd = TAKE_FD(fds->fd[0]);
+        if (segment->backing == WIRE_BACKING_FILE)
+                segment->custody.shared_fd[SHMD_ACCESS_READ] = TAKE_FD(fds->fd[1]);
+        else
+                (void) fcntl(segment->custody.guard_fd, F_SETLEASE, F_UNLCK);
+        store_adopt(carrier, segment);
+}
+
+static bool fits(const struct segment *segment, const struct wire_fds *fds) {
+        return segment && segment->custody.guard_fd < 0 && fds->count == (segment->backing == WIRE_BACKING_FILE ? 2u : 1u);
+}
+
+static int read_carrier(struct daemon *daemon, const struct kept_fd *kept) {
+        struct carrier *carrier = store_add_carrier(&daemon->store, kept->number);
+        struct carried carried;
+        int zero = 0;
+        ssize_t n;
+
+        if (!carrier)
+                return -ENOMEM;
+        if (setsockopt(kept->fd, SOL_SOCKET, SO_PEEK_OFF, &zero, sizeof(zero)) < 0)
+                return negative_errno();
+        for (;;) {
+                struct wire_fds fds = WIRE_FDS_INIT;
+                struct segment *segment;
+
+                n = peek(kept->fd, &carried, &fds);
+                if (n <= 0)
+                        return n == 0 || n == -EAGAIN ? 0 : (int) n;
+                carrier->entries++;
+                segment = n == sizeof(carried) ? registry_find_id(&daemon->registry, carried.id) : NULL;
+                if (fits(segment, &fds))
+                        adopt(segment, carrier, &fds);
+                wire_fds_done(&fds);
+        }
+}
+
+static int read_carriers(struct daemon *daemon, const struct handover *handover) {
+        for (unsigned i = 0; i < handover->carriers.count; i++) {
+                int r = read_carrier(daemon, &handover->carriers.item[i]);
+
+                if (r == -ENOMEM || r == -EMFILE || r == -ENFILE)
+                        return r;
+                if (r < 0)
+                        log_error("cannot read carrier %" PRIu64 ": %s", handover->carriers.item[i].number, strerror(-r));
+        }
+        return 0;
+}
+
+/* --- together --- */
+
+static void check_all(struct daemon *daemon, struct restored *restored) {
+        struct segment *segment;
+        uint64_t id = 0;
+
+        while ((segment = registry_next_id(&daemon->registry, id))) {
+                id = segment->id;
+                if (segment->custody.guard_fd >= 0) {
+                        (void) memfd_refresh(segment);
+                        restored->segments++;
+                        continue;
+                }
+                log_error("segment %s (%" PRIu64 ") is lost: there is its record, but not its memory", segment->name, segment->id);
+                remove_segment(segment);
+                restored->lost++;
+        }
+}
+
+int restore(struct daemon *daemon, const struct handover *handover, struct restored *ret_restored) {
+        struct restoring restoring = { .daemon = daemon, .restored = ret_restored };
+        int r;
+
+        *ret_restored = (struct restored) { 0 };
+        if (handover->states.count == 0)
+                return 0;
+        r = read_logs(&restoring, handover);
+        if (r == 0)
+                r = read_carriers(daemon, handover);
+        if (r < 0) {
+                /* The next one may have more luck; if nothing is lost by then. */
+                log_error("cannot bring back the segments: %s", strerror(-r));
+                return r;
+        }
+        check_all(daemon, ret_restored);
+        absents_watch(&daemon->absents);
+        log_message(LOG_NOTICE, "took over %u segments (%" PRIu64 " bytes) from an earlier daemon; %u lost", ret_restored->segments,
+                    daemon->registry.bytes, ret_restored->lost);
+        return 0;
+}

@@ -1,0 +1,701 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The daemon may die: what a service manager keeps for it, it has again when it is back. The test is that manager.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "harness.h"
+#include "manager.h"
+#include "process.h"
+#include "test.h"
+
+#define PAGE 4096u
+
+static struct manager manager;
+static struct shmd *connection;
+
+static struct shmd *connect_to(struct manager *to) {
+        struct shmd *connected = NULL;
+
+        ASSERT_OK(NULL, shmd_connect(to->socket, &connected));
+        return connected;
+}
+
+static void setup(void) {
+        manager_start(&manager, NULL);
+        connection = connect_to(&manager);
+}
+
+static void teardown(void) {
+        connection = shmd_disconnect(connection);
+        manager_stop(&manager);
+}
+
+static struct shmd_segment *create(const char *name, uint64_t size, unsigned flags, const struct shmd_create_options *options) {
+        struct shmd_segment *segment = NULL;
+
+        ASSERT_OK(connection, shmd_create(connection, name, size, flags | SHMD_EXCLUSIVE, options, &segment));
+        return segment;
+}
+
+static void fill(struct shmd_segment *segment, char byte) {
+        memset(client_map(segment), byte, shmd_size(segment));
+}
+
+static void check_bytes(const char *name, char byte) {
+        struct shmd_segment *segment = client_open(connection, name, 0);
+        const char *bytes = client_map(segment);
+
+        for (size_t i = 0; i < shmd_size(segment); i++)
+                TEST_REQUIRE(bytes[i], ==, byte);
+        shmd_close(segment);
+}
+
+/* What a segment is, but for who holds it and since when. */
+static struct shmd_stat lasting(const char *name) {
+        struct shmd_stat stat = client_stat(connection, name);
+
+        stat.holders = stat.unknown_holder = 0;
+        stat.idle_usec = stat.opened_usec = 0;
+        return stat;
+}
+
+/* --- everything is there again --- */
+
+static const struct shmd_create_options kinds[] = {
+        { .mode = 0640, .labels = "a=b\nowner=me\n" },
+        { .lifetime = SHMD_LIFETIME_LINGER, .linger_usec = UINT64_C(3600) * 1000000 },
+        { .maximum_bytes = 64 * PAGE },
+        { .mode = 0444 },
+};
+
+static void end_daemon(int how) {
+        switch (how) {
+        case 0:
+                manager_crash(&manager);
+                return;
+        case 1:
+                manager_end(&manager, SIGTERM);
+                manager_launch(&manager);
+                return;
+        default: /* twice */
+                manager_crash(&manager);
+                manager_crash(&manager);
+        }
+}
+
+START_TEST(test_all_kinds) {
+        struct shmd_stat before[ELEMENTSOF(kinds)];
+        char name[32];
+
+        for (unsigned i = 0; i < ELEMENTSOF(kinds); i++) {
+                struct shmd_segment *segment;
+
+                snprintf(name, sizeof(name), "kind/%u", i);
+                segment = create(name, (i + 1) * PAGE, SHMD_READ_WRITE, &kinds[i]);
+                fill(segment, (char) ('a' + i));
+                if (i == 2)
+                        ASSERT_OK(connection, shmd_resize(connection, name, 5 * PAGE));
+                shmd_close(segment);
+        }
+        ASSERT_OK(connection, shmd_freeze(connection, "kind/0"));
+        ASSERT_OK(connection, shmd_rename(connection, "kind/3", "kind/renamed"));
+        ASSERT_OK(connection, shmd_rename(connection, "kind/renamed", "kind/3"));
+        ASSERT_OK(connection, shmd_chmod(connection, "kind/3", 0600));
+        for (unsigned i = 0; i < ELEMENTSOF(kinds); i++) {
+                snprintf(name, sizeof(name), "kind/%u", i);
+                before[i] = lasting(name);
+        }
+
+        end_daemon(_i);
+
+        for (unsigned i = 0; i < ELEMENTSOF(kinds); i++) {
+                struct shmd_stat after;
+
+                snprintf(name, sizeof(name), "kind/%u", i);
+                after = lasting(name);
+                ck_assert_mem_eq(&after, &before[i], sizeof(after));
+                if (i != 2)
+                        check_bytes(name, (char) ('a' + i));
+        }
+        ck_assert_uint_eq(client_count(connection, "", 0), ELEMENTSOF(kinds));
+        ck_assert_int_eq(client_try_open(connection, "kind/0", SHMD_READ_WRITE), -EPERM);
+}
+END_TEST
+
+static int make_file(char *path) {
+        int fd = mkstemp(path);
+
+        ck_assert_int_ge(fd, 0);
+        ck_assert_int_eq(ftruncate(fd, PAGE), 0);
+        return fd;
+}
+
+START_TEST(test_file) {
+        char path[] = "/tmp/shmd-file-XXXXXX";
+        int fd = make_file(path);
+        struct shmd_segment *segment = NULL;
+
+        ASSERT_OK(connection, shmd_create_file(connection, "file", fd, SHMD_READ_WRITE, NULL, &segment));
+        memset(client_map(segment), 'f', PAGE);
+        segment = shmd_close(segment);
+        close(fd);
+        manager_crash(&manager);
+        ck_assert_uint_eq(client_stat(connection, "file").backing, SHMD_BACKING_FILE);
+        check_bytes("file", 'f');
+        segment = client_open(connection, "file", SHMD_READ_WRITE);
+        memset(client_map(segment), 'g', PAGE);
+        shmd_close(segment);
+        check_bytes("file", 'g');
+        ASSERT_OK(connection, shmd_unlink(connection, "file"));
+        unlink(path);
+}
+END_TEST
+
+START_TEST(test_posix) {
+        struct stat st;
+        int fd;
+
+        setenv("SHMD_SOCKET", manager.socket, 1);
+        fd = shmd_shm_open("/posix", O_RDWR | O_CREAT | O_EXCL, 0600);
+        ck_assert_int_ge(fd, 0);
+        ck_assert_int_eq(ftruncate(fd, 3 * PAGE), 0);
+        ck_assert_int_eq(pwrite(fd, "hello", 5, 0), 5);
+        close(fd);
+        manager_crash(&manager);
+        fd = shmd_shm_open("/posix", O_RDWR, 0);
+        ck_assert_int_ge(fd, 0);
+        ck_assert_int_eq(fstat(fd, &st), 0);
+        ck_assert_int_eq(st.st_size, 3 * PAGE);
+        ck_assert_int_eq(ftruncate(fd, 4 * PAGE), 0);
+        close(fd);
+        ck_assert_int_eq(shmd_shm_unlink("/posix"), 0);
+}
+END_TEST
+
+/* No id is used twice, and no creation that was answered is lost. */
+START_TEST(test_ids) {
+        uint64_t last = 0;
+
+        for (unsigned i = 0; i < 20; i++) {
+                struct shmd_segment *segment;
+                char name[32];
+
+                snprintf(name, sizeof(name), "id%u", i);
+                segment = create(name, PAGE, 0, NULL);
+                ck_assert_uint_gt(shmd_id(segment), last);
+                last = shmd_id(segment);
+                shmd_close(segment);
+                if (i % 3 == 0)
+                        ASSERT_OK(connection, shmd_unlink(connection, name));
+                manager_crash(&manager);
+        }
+        ck_assert_uint_eq(client_count(connection, "", 0), 13);
+}
+END_TEST
+
+/* --- holds --- */
+
+START_TEST(test_hold_counts_again) {
+        struct shmd_segment *segment = create("held", PAGE, SHMD_READ_WRITE, &(struct shmd_create_options) {
+                .lifetime = SHMD_LIFETIME_HOLDERS,
+        });
+
+        fill(segment, 'h');
+        manager_crash(&manager);
+        /* Before the library has said anything, and after. */
+        ck_assert_uint_eq(client_stat(connection, "held").holders, 1);
+        ck_assert_uint_eq(client_stat(connection, "held").unknown_holder, 0);
+        check_bytes("held", 'h');
+        shmd_close(segment);
+        TEST_UNTIL(!client_exists(connection, "held"), "the segment to go with its holder");
+}
+END_TEST
+
+static void hold_and_wait(int channel, void *userdata) {
+        const enum shmd_lifetime *lifetime = userdata;
+        struct shmd *own = connect_to(&manager);
+        const struct shmd_create_options options = { .lifetime = *lifetime };
+        struct shmd_segment *segment = NULL;
+
+        ASSERT_OK(own, shmd_create(own, "child's", PAGE, SHMD_READ_WRITE, &options, &segment));
+        memset(client_map(segment), 'c', PAGE);
+        step_send(channel, 'h');
+        step_expect(channel, 'e');
+        shmd_close(segment);
+        shmd_disconnect(own);
+}
+
+/* Its holder dies while there is no daemon; or lives, and never says a word, and dies then. */
+START_TEST(test_holder_dies) {
+        static const enum shmd_lifetime lifetimes[] = { SHMD_LIFETIME_HOLDERS, SHMD_LIFETIME_CREATOR };
+        enum shmd_lifetime lifetime = lifetimes[_i / 2];
+        struct child child;
+
+        child_start(&child, hold_and_wait, &lifetime);
+        step_expect(child.channel, 'h');
+        manager_end(&manager, SIGKILL);
+        if (_i % 2 == 0)
+                child_kill(&child);
+        manager_launch(&manager);
+        if (_i % 2 == 1) {
+                ck_assert_uint_eq(client_stat(connection, "child's").unknown_holder, 1);
+                check_bytes("child's", 'c');
+                child_kill(&child);
+        }
+        TEST_UNTIL(!client_exists(connection, "child's"), "the segment to go with its holder");
+        TEST_UNTIL(client_status(connection).bytes == 0, "nothing to be left");
+}
+END_TEST
+
+START_TEST(test_creator_comes_back) {
+        struct shmd_segment *segment = create("creator's", PAGE, SHMD_READ_WRITE, &(struct shmd_create_options) {
+                .lifetime = SHMD_LIFETIME_CREATOR,
+        });
+        struct shmd *other;
+
+        shmd_close(segment);
+        manager_crash(&manager);
+        ck_assert_uint_eq(client_stat(connection, "creator's").lifetime, SHMD_LIFETIME_CREATOR);
+        manager_crash(&manager);
+        other = connect_to(&manager);
+        ck_assert(client_exists(other, "creator's"));
+        ck_assert(client_exists(connection, "creator's"));
+        connection = shmd_disconnect(connection);
+        TEST_UNTIL(!client_exists(other, "creator's"), "the segment to go with its creator's connection");
+        connection = other;
+}
+END_TEST
+
+START_TEST(test_unpublished) {
+        struct shmd_segment *segment = create("new", PAGE, SHMD_READ_WRITE | SHMD_UNPUBLISHED, NULL);
+        struct shmd_segment *writer = create("mine", PAGE, SHMD_READ_WRITE | SHMD_UNPUBLISHED | SHMD_SINGLE_WRITER, NULL);
+
+        fill(segment, '1');
+        manager_crash(&manager);
+        fill(segment, '2');
+        fill(writer, 'w');
+        ck_assert(!client_exists(connection, "new"));
+        ASSERT_OK(connection, shmd_publish(segment, 0));
+        ASSERT_OK(connection, shmd_publish(writer, 0));
+        manager_crash(&manager);
+        check_bytes("new", '2');
+        check_bytes("mine", 'w');
+        ck_assert_int_eq(client_try_open(connection, "mine", SHMD_READ_WRITE), -EACCES);
+        *(char *) client_map(writer) = 'x';
+        shmd_close(segment);
+        shmd_close(writer);
+}
+END_TEST
+
+static void make_unpublished(int channel, void *userdata) {
+        struct shmd *own = connect_to(&manager);
+        struct shmd_segment *segment = NULL;
+
+        (void) userdata;
+        ASSERT_OK(own, shmd_create(own, "never", 64 * PAGE, SHMD_READ_WRITE | SHMD_UNPUBLISHED, NULL, &segment));
+        memset(client_map(segment), 'n', 64 * PAGE);
+        step_send(channel, 'u');
+        step_expect(channel, 'e');
+}
+
+START_TEST(test_unpublished_of_dead_creator) {
+        struct child child;
+
+        child_start(&child, make_unpublished, NULL);
+        step_expect(child.channel, 'u');
+        manager_end(&manager, SIGKILL);
+        if (_i == 0)
+                child_kill(&child);
+        manager_launch(&manager);
+        if (_i == 1) {
+                ck_assert_uint_eq(client_status(connection).segments, 1);
+                child_kill(&child);
+        }
+        TEST_UNTIL(client_status(connection).segments == 0, "the segment to go with its creator");
+}
+END_TEST
+
+/* Unlinked and still mapped. */
+START_TEST(test_unlinked) {
+        struct shmd_segment *segment = create("gone", PAGE, SHMD_READ_WRITE, NULL);
+        uint64_t id = shmd_id(segment);
+
+        fill(segment, 'g');
+        ASSERT_OK(connection, shmd_unlink(connection, "gone"));
+        manager_crash(&manager);
+        ck_assert(!client_exists(connection, "gone"));
+        ck_assert(client_id_exists(connection, id));
+        ck_assert_int_eq(*(char *) client_map(segment), 'g');
+        shmd_close(segment);
+        TEST_UNTIL(!client_id_exists(connection, id), "the segment to go with its holder");
+        manager_crash(&manager);
+        ck_assert(!client_id_exists(connection, id));
+}
+END_TEST
+
+START_TEST(test_linger) {
+        struct shmd_segment *segment = create("lingers", PAGE, 0, &(struct shmd_create_options) {
+                .lifetime = SHMD_LIFETIME_LINGER,
+                .linger_usec = 1,
+        });
+
+        manager_crash(&manager);
+        ck_assert(client_exists(connection, "lingers"));
+        shmd_close(segment);
+        TEST_UNTIL(!client_exists(connection, "lingers"), "the segment to go after it has lingered");
+}
+END_TEST
+
+/* A watcher is told that it missed something, and is told of what comes then; who waits for a name gets it. */
+static void note_event(struct shmd *where, const struct shmd_event *event, void *userdata) {
+        unsigned *kinds_seen = userdata;
+
+        (void) where;
+        *kinds_seen |= 1u << event->kind;
+}
+
+START_TEST(test_watch) {
+        unsigned seen = 0;
+        uint64_t watch;
+
+        ASSERT_OK(connection, shmd_watch(connection, "w/", 0, note_event, &seen, &watch));
+        manager_crash(&manager);
+        shmd_close(create("w/1", PAGE, 0, NULL));
+        TEST_UNTIL(shmd_dispatch(connection) >= 0 && (seen & (1u << SHMD_EVENT_LOST)), "the watcher to be told");
+        shmd_close(create("w/2", PAGE, 0, NULL));
+        TEST_UNTIL(shmd_dispatch(connection) >= 0 && (seen & (1u << SHMD_EVENT_PUBLISHED)), "an event");
+}
+END_TEST
+
+/* A program that does nothing but open what it holds comes to know of what changed meanwhile. */
+START_TEST(test_cache) {
+        struct shmd_segment *segment = create("cached", PAGE, 0, NULL), *again;
+        struct shmd *other;
+
+        again = client_open(connection, "cached", 0);
+        manager_crash(&manager);
+        other = connect_to(&manager);
+        ASSERT_OK(other, shmd_unlink(other, "cached"));
+        ck_assert_int_eq(client_try_open(connection, "cached", 0), -ENOENT);
+        shmd_disconnect(other);
+        shmd_close(again);
+        shmd_close(segment);
+}
+END_TEST
+
+/* --- the store itself --- */
+
+static uint64_t shared_memory(void) {
+        return test_meminfo("Shmem");
+}
+
+/* What is freed is freed, though its description is still in a carrier; and carriers do not pile up. */
+START_TEST(test_memory_is_given_back) {
+        const size_t size = 4u << 20;
+        const unsigned count = 64;
+        uint64_t before = shared_memory();
+
+        for (unsigned i = 0; i < count; i++) {
+                struct shmd_segment *segment = create("big", size, SHMD_READ_WRITE, NULL);
+
+                fill(segment, 'b');
+                shmd_close(segment);
+                if (_i == 1)
+                        ASSERT_OK(connection, shmd_freeze(connection, "big"));
+                ASSERT_OK(connection, shmd_unlink(connection, "big"));
+        }
+        TEST_UNTIL(client_status(connection).segments == 0, "the segments to be freed");
+        TEST_UNTIL(shared_memory() < before + count * size / 4, "their memory to be given back");
+        TEST_UNTIL(manager_count(&manager, "carrier-") <= 3, "no more carriers than needed");
+}
+END_TEST
+
+START_TEST(test_many) {
+        const unsigned count = 3000;
+        char name[32];
+
+        for (unsigned i = 0; i < count; i++) {
+                snprintf(name, sizeof(name), "many/%u", i);
+                shmd_close(create(name, PAGE, 0, NULL));
+        }
+        manager_crash(&manager);
+        ck_assert_uint_eq(client_count(connection, "many/", 0), count);
+        for (unsigned i = 0; i < count; i++) {
+                snprintf(name, sizeof(name), "many/%u", i);
+                if (i % 10 != 0)
+                        ASSERT_OK(connection, shmd_unlink(connection, name));
+        }
+        TEST_UNTIL(manager_count(&manager, "carrier-") <= 4, "carriers to be rebuilt");
+        manager_crash(&manager);
+        ck_assert_uint_eq(client_count(connection, "many/", 0), count / 10);
+        for (unsigned i = 0; i < count; i += 10) {
+                snprintf(name, sizeof(name), "many/%u", i);
+                ck_assert_int_eq(client_try_open(connection, name, 0), 0);
+        }
+}
+END_TEST
+
+/* The log is compacted as it grows, also while it changes, and is there again afterwards. */
+START_TEST(test_compaction) {
+        const unsigned rounds = 12000;
+        struct stat st;
+
+        for (unsigned i = 0; i < 200; i++) {
+                char name[32];
+
+                snprintf(name, sizeof(name), "still/%u", i);
+                shmd_close(create(name, PAGE, 0, NULL));
+        }
+        shmd_close(create("a", PAGE, 0, NULL));
+        for (unsigned i = 0; i < rounds; i++)
+                ASSERT_OK(connection, shmd_rename(connection, i % 2 == 0 ? "a" : "b", i % 2 == 0 ? "b" : "a"));
+        manager_await_count(&manager, "state-", 1);
+        ck_assert_int_eq(fstat(manager_fd(&manager, "state-"), &st), 0);
+        ck_assert_int_le(st.st_size, 4 << 20);
+        manager_crash(&manager);
+        ck_assert_uint_eq(client_count(connection, "still/", 0), 200);
+        ck_assert(client_exists(connection, "a"));
+        ck_assert(!client_exists(connection, "b"));
+}
+END_TEST
+
+/* A manager that keeps nothing: it works, and says what that means. */
+START_TEST(test_no_store) {
+        struct manager forgetful = { .refuse = true };
+        struct shmd *other;
+        struct shmd_segment *segment = NULL;
+
+        manager_start(&forgetful, NULL);
+        other = connect_to(&forgetful);
+        ASSERT_OK(other, shmd_create(other, "x", PAGE, SHMD_READ_WRITE, NULL, &segment));
+        shmd_close(segment);
+        manager_crash(&forgetful);
+        ck_assert_int_eq(client_try_open(other, "x", 0), -ENOENT);
+        shmd_disconnect(other);
+        manager_stop(&forgetful);
+}
+END_TEST
+
+/* --- damage --- */
+
+static bool log_has(const char *words) {
+        _cleanup_free_ char *text = test_read_file(manager.log);
+
+        return text && strstr(text, words);
+}
+
+/* Changes a byte of the record that has that name in it. */
+static void damage(const char *name) {
+        int fd = manager_fd(&manager, "state-");
+        struct stat st;
+        char *base, *found;
+
+        ck_assert_int_eq(fstat(fd, &st), 0);
+        base = mmap(NULL, (size_t) st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        ck_assert_ptr_ne(base, MAP_FAILED);
+        found = memmem(base, (size_t) st.st_size, name, strlen(name));
+        ck_assert_ptr_nonnull(found);
+        found[0] ^= 1;
+        munmap(base, (size_t) st.st_size);
+}
+
+START_TEST(test_damaged_record) {
+        for (unsigned i = 0; i < 5; i++) {
+                char name[32];
+
+                snprintf(name, sizeof(name), "record-%u-", i);
+                shmd_close(create(name, PAGE, 0, NULL));
+        }
+        manager_end(&manager, SIGKILL);
+        damage("record-2-");
+        manager_launch(&manager);
+        ck_assert_uint_eq(client_count(connection, "record-", 0), 4);
+        ck_assert(!client_exists(connection, "record-2-"));
+        ck_assert(log_has("damaged"));
+        manager_crash(&manager);
+        ck_assert_uint_eq(client_count(connection, "record-", 0), 4);
+}
+END_TEST
+
+/* --- killed at any point --- */
+
+#define CLIENTS 3
+#define NAMES 12u
+
+/* What one of the clients knows of its own names. */
+struct model {
+        bool there[NAMES];
+        char byte[NAMES];
+        uint64_t id[NAMES];
+};
+
+static void name_of(char (*name)[32], unsigned client, unsigned i) {
+        snprintf(*name, sizeof(*name), "c%u/%u", client, i);
+}
+
+static unsigned pick(unsigned *seed, unsigned count) {
+        return (unsigned) rand_r(seed) % count;
+}
+
+static void do_create(struct shmd *own, unsigned client, struct model *model, unsigned i, unsigned *seed) {
+        struct shmd_segment *segment = NULL;
+        bool publish = pick(seed, 3) == 0;
+        char name[32];
+        int r;
+
+        name_of(&name, client, i);
+        r = shmd_create(own, name, PAGE, SHMD_READ_WRITE | (publish ? SHMD_UNPUBLISHED : SHMD_EXCLUSIVE), NULL, &segment);
+        if (!publish && model->there[i]) {
+                ck_assert_int_eq(r, -EEXIST);
+                return;
+        }
+        ASSERT_OK(own, r);
+        model->byte[i] = (char) ('A' + pick(seed, 26));
+        memset(client_map(segment), model->byte[i], PAGE);
+        if (publish)
+                ASSERT_OK(own, shmd_publish(segment, SHMD_REPLACE));
+        model->there[i] = true;
+        model->id[i] = shmd_id(segment);
+        shmd_close(segment);
+}
+
+static void do_check(struct shmd *own, unsigned client, struct model *model, unsigned i) {
+        struct shmd_segment *segment = NULL;
+        char name[32];
+        const char *bytes;
+        int r;
+
+        name_of(&name, client, i);
+        r = shmd_open(own, name, 0, &segment);
+        if (!model->there[i]) {
+                ck_assert_int_eq(r, -ENOENT);
+                return;
+        }
+        if (r != 0)
+                ck_abort_msg("%s: %s", name, shmd_error_message(own));
+        ck_assert_uint_eq(shmd_id(segment), model->id[i]);
+        bytes = client_map(segment);
+        TEST_REQUIRE(bytes[0], ==, model->byte[i]);
+        TEST_REQUIRE(bytes[PAGE - 1], ==, model->byte[i]);
+        shmd_close(segment);
+}
+
+static void do_unlink(struct shmd *own, unsigned client, struct model *model, unsigned i) {
+        char name[32];
+
+        name_of(&name, client, i);
+        ck_assert_int_eq(shmd_unlink(own, name), model->there[i] ? 0 : -ENOENT);
+        model->there[i] = false;
+}
+
+static void do_rename(struct shmd *own, unsigned client, struct model *model, unsigned i, unsigned j) {
+        char from[32], to[32];
+        int expected = !model->there[i] ? -ENOENT : i != j && model->there[j] ? -EEXIST : 0;
+
+        name_of(&from, client, i);
+        name_of(&to, client, j);
+        ck_assert_int_eq(shmd_rename(own, from, to), expected);
+        if (expected != 0 || i == j)
+                return;
+        model->there[i] = false;
+        model->there[j] = true;
+        model->byte[j] = model->byte[i];
+        model->id[j] = model->id[i];
+}
+
+static void walk(int channel, void *userdata) {
+        unsigned client = *(unsigned *) userdata, seed = client + 1;
+        struct shmd *own = connect_to(&manager);
+        struct model model = { 0 };
+        char stop = 0;
+
+        step_send(channel, 'r');
+        fcntl(channel, F_SETFL, O_NONBLOCK);
+        while (read(channel, &stop, 1) < 0) {
+                unsigned i = pick(&seed, NAMES);
+
+                switch (pick(&seed, 5)) {
+                case 0:
+                case 1:
+                        do_create(own, client, &model, i, &seed);
+                        break;
+                case 2:
+                        do_check(own, client, &model, i);
+                        break;
+                case 3:
+                        do_unlink(own, client, &model, i);
+                        break;
+                default:
+                        do_rename(own, client, &model, i, pick(&seed, NAMES));
+                }
+        }
+        for (unsigned i = 0; i < NAMES; i++)
+                do_check(own, client, &model, i);
+        shmd_disconnect(own);
+}
+
+/* What each was told is true, whenever the daemon is killed: in the middle of anything. */
+START_TEST(test_killed_at_random_points) {
+        unsigned numbers[CLIENTS], kills = test_is_long() ? 2000 : 200, seed = 42;
+        struct child children[CLIENTS];
+
+        for (unsigned i = 0; i < CLIENTS; i++) {
+                numbers[i] = i;
+                child_start(&children[i], walk, &numbers[i]);
+                step_expect(children[i].channel, 'r');
+        }
+        for (unsigned i = 0; i < kills; i++) {
+                /* Some requests later; what time that is decides nothing. */
+                for (unsigned n = pick(&seed, 12); n > 0; n--)
+                        (void) client_status(connection);
+                manager_kill(&manager, SIGKILL);
+                manager_await_ready(&manager, i + 2);
+        }
+        for (unsigned i = 0; i < CLIENTS; i++) {
+                step_send(children[i].channel, 's');
+                child_join(&children[i]);
+        }
+        TEST_UNTIL(client_status(connection).holds == 0, "nothing to be held");
+        ck_assert_uint_eq(client_status(connection).segments, client_count(connection, "", 0));
+}
+END_TEST
+
+int main(void) {
+        Suite *suite = suite_create("store");
+        TCase *tests;
+
+        tests = test_case(suite, "back", setup, teardown);
+        tcase_add_loop_test(tests, test_all_kinds, 0, 3);
+        tcase_add_test(tests, test_file);
+        tcase_add_test(tests, test_posix);
+        tcase_add_test(tests, test_ids);
+
+        tests = test_case(suite, "holds", setup, teardown);
+        tcase_add_test(tests, test_hold_counts_again);
+        tcase_add_loop_test(tests, test_holder_dies, 0, 4);
+        tcase_add_test(tests, test_creator_comes_back);
+        tcase_add_test(tests, test_unpublished);
+        tcase_add_loop_test(tests, test_unpublished_of_dead_creator, 0, 2);
+        tcase_add_test(tests, test_unlinked);
+        tcase_add_test(tests, test_linger);
+        tcase_add_test(tests, test_watch);
+        tcase_add_test(tests, test_cache);
+
+        tests = test_case(suite, "store", setup, teardown);
+        tcase_add_loop_test(tests, test_memory_is_given_back, 0, 2);
+        tcase_add_test(tests, test_many);
+        tcase_add_test(tests, test_compaction);
+        tcase_add_test(tests, test_no_store);
+        tcase_add_test(tests, test_damaged_record);
+
+        tests = test_case(suite, "kills", setup, teardown);
+        tcase_add_test(tests, test_killed_at_random_points);
+
+        return test_run(suite);
+}

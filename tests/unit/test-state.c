@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/* The state log: what is written is read, what is not committed is not, and damage costs itself. */
+#include <check.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "state.h"
+#include "util.h"
+
+#define ROOM 65536u
+#define RECORDS 20u
+
+static _Alignas(8) unsigned char memory[ROOM];
+static struct state_log state_log;
+static struct segment segment;
+
+/* What a reader was told, in order. */
+static struct told {
+        uint64_t id[64];
+        char name[64][SHMD_NAME_MAX + 1];
+        bool gone[64];
+        uint64_t token[64];
+        unsigned count, damaged;
+        size_t damaged_bytes;
+        struct state_segment last;
+} told;
+
+static void on_segment(const struct state_segment *state, const struct state_cause *cause, void *userdata) {
+        (void) userdata;
+        told.id[told.count] = state->id;
+        memcpy(told.name[told.count], state->plan.name, state->plan.name_size);
+        told.token[told.count] = cause->token;
+        told.last = *state;
+        told.count++;
+}
+
+static void on_gone(uint64_t id, const struct state_cause *cause, void *userdata) {
+        (void) cause;
+        (void) userdata;
+        told.id[told.count] = id;
+        told.gone[told.count] = true;
+        told.count++;
+}
+
+static void on_damaged(size_t offset, size_t size, void *userdata) {
+        (void) offset;
+        (void) userdata;
+        told.damaged++;
+        told.damaged_bytes += size;
+}
+
+static void read_all(void) {
+        static const struct state_reader reader = { .segment = on_segment, .gone = on_gone, .damaged = on_damaged };
+
+        memset(&told, 0, sizeof(told));
+        ck_assert_int_eq(state_check(memory, ROOM), 0);
+        state_read(memory, ROOM, &reader);
+}
+
+static void setup(void) {
+        memset(memory, 0, sizeof(memory));
+        state_begin(&state_log, memory, ROOM, 7);
+        segment = (struct segment) {
+                .id = 1,
+                .size = 100,
+                .maximum = 200,
+                .name = (char *) "name",
+                .name_size = 4,
+                .labels = (char *) "a=b",
+                .labels_size = 3,
+                .owner = { 1, 2, 0640 },
+                .state = WIRE_STATE_PUBLISHED,
+                .token = 99,
+                .creator = { .token = 5, .pid = 6, .uid = 7, .started = 8, .command = "cmd", .unit = "u.service", .executable = "/bin/x" },
+        };
+}
+
+static void append_many(unsigned count) {
+        for (unsigned i = 0; i < count; i++) {
+                char name[8];
+
+                snprintf(name, sizeof(name), "s%02u", i);
+                segment.id = i + 1;
+                segment.name = name;
+                segment.name_size = 3;
+                (void) state_append(&state_log, &segment);
+        }
+        state_commit(&state_log);
+}
+
+START_TEST(test_round_trip) {
+        struct segment_times *times;
+
+        state_log.token = 11;
+        state_log.serial = 12;
+        times = state_append(&state_log, &segment);
+        state_append_gone(&state_log, 3);
+        state_commit(&state_log);
+        times->idle_usec = 77;
+        read_all();
+        ck_assert_uint_eq(told.count, 2);
+        ck_assert_uint_eq(told.damaged, 0);
+        ck_assert_uint_eq(told.token[0], 11);
+        ck_assert(told.gone[1]);
+        ck_assert_uint_eq(told.id[1], 3);
+        ck_assert_uint_eq(told.last.plan.size, 100);
+        ck_assert_uint_eq(told.last.plan.maximum, 200);
+        ck_assert_uint_eq(told.last.plan.token, 99);
+        ck_assert_uint_eq(told.last.owner.mode, 0640);
+        ck_assert_uint_eq(told.last.times.idle_usec, 77);
+        ck_assert_uint_eq(told.last.creator.token, 5);
+        ck_assert_str_eq(told.last.creator.unit, "u.service");
+        ck_assert_str_eq(told.last.creator.executable, "/bin/x");
+        ck_assert_str_eq(told.last.creator.command, "cmd");
+        ck_assert_mem_eq(told.last.plan.labels, "a=b", 3);
+}
+END_TEST
+
+/* Nothing counts before it is committed, and then all of it. */
+START_TEST(test_commit) {
+        (void) state_append(&state_log, &segment);
+        (void) state_append(&state_log, &segment);
+        read_all();
+        ck_assert_uint_eq(told.count, 0);
+        state_commit(&state_log);
+        read_all();
+        ck_assert_uint_eq(told.count, 2);
+}
+END_TEST
+
+/* Each single byte of each record but its times: the others are read, and it is told. */
+START_TEST(test_every_damaged_byte) {
+        size_t end;
+
+        append_many(RECORDS);
+        end = state_log.position;
+        for (size_t offset = sizeof(struct state_header); offset < end; offset++) {
+                memory[offset] ^= 0x10;
+                read_all();
+                if (told.count == RECORDS)
+                        ck_assert_uint_eq(told.damaged, 0); /* the times: no checksum */
+                else {
+                        ck_assert_uint_eq(told.count, RECORDS - 1);
+                        ck_assert_uint_eq(told.damaged, 1);
+                }
+                memory[offset] ^= 0x10;
+        }
+        /* Three words of time in each record. */
+}
+END_TEST
+
+START_TEST(test_torn_end) {
+        append_many(3);
+        state_header(&state_log)->end -= 8;
+        read_all();
+        ck_assert_uint_eq(told.count, 2);
+        ck_assert_uint_eq(told.damaged, 1);
+}
+END_TEST
+
+/* Whatever is in that memory, reading it stays inside of it and comes to an end. */
+START_TEST(test_noise) {
+        unsigned seed = 1;
+
+        for (unsigned round = 0; round < 300; round++) {
+                memset(memory, 0, sizeof(memory));
+                state_begin(&state_log, memory, ROOM, 7);
+                append_many(RECORDS);
+                for (unsigned i = 0; i < 200; i++)
+                        memory[sizeof(struct state_header) + (unsigned) rand_r(&seed) % (ROOM - sizeof(struct state_header))] =
+                                (unsigned char) rand_r(&seed);
+                read_all();
+                ck_assert_uint_le(told.count, RECORDS);
+        }
+}
+END_TEST
+
+START_TEST(test_not_a_log) {
+        ck_assert_int_eq(state_check(memory, 10), -EBADMSG);
+        state_header(&state_log)->version = STATE_VERSION + 1;
+        ck_assert_int_eq(state_check(memory, ROOM), -EPROTONOSUPPORT);
+        state_header(&state_log)->version = STATE_VERSION;
+        state_header(&state_log)->end = ROOM + 8;
+        ck_assert_int_eq(state_check(memory, ROOM), -EBADMSG);
+        memory[0] = 'x';
+        ck_assert_int_eq(state_check(memory, ROOM), -EBADMSG);
+}
+END_TEST
+
+int main(void) {
+        Suite *suite = suite_create("state");
+        TCase *tests = tcase_create("state");
+        SRunner *runner;
+        int failed;
+
+        tcase_add_checked_fixture(tests, setup, NULL);
+        tcase_add_test(tests, test_round_trip);
+        tcase_add_test(tests, test_commit);
+        tcase_add_test(tests, test_every_damaged_byte);
+        tcase_add_test(tests, test_torn_end);
+        tcase_add_test(tests, test_noise);
+        tcase_add_test(tests, test_not_a_log);
+        suite_add_tcase(suite, tests);
+        runner = srunner_create(suite);
+        srunner_run_all(runner, CK_ENV);
+        failed = srunner_ntests_failed(runner);
+        srunner_free(runner);
+        return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
