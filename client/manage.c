@@ -3,8 +3,7 @@
  * Operations that change a segment itself, by name or by id: unlink, chmod, chown, rename, resize, freeze, lifetime.
  *
  * They keep nothing: answers kept elsewhere go stale through the daemon's page of
- * generations. None is sent twice: after a lost connection nobody knows whether it was executed.
- * Each function serves the call that waits, and with a callback the one that is submitted.
+ * generations. Each function serves the call that waits, and with a callback the one that is submitted.
  */
 #include "internal.h"
 
@@ -305,4 +304,19 @@ _public_ int shmd_resize_async(struct shmd *connection, const char *name, uint64
 
         r = target_by_name(connection, name, &target);
         return r < 0 ? r : resize_target(connection, &target, size_bytes, &(struct callback) { function, userdata });
+}
+
+/* --- the daemon --- */
+
+/* Not of the next one. */
+_public_ int shmd_stop(struct shmd *connection, unsigned flags) {
+        const struct shmd_wire_stop body = { .flags = flags & SHMD_STOP_PURGE ? SHMD_WIRE_STOP_PURGE : 0 };
+
+        if (flags & ~SHMD_STOP_PURGE)
+                return failure_words(&connection->failure, -EINVAL, "invalid flags");
+        return call_for_nothing(connection, &(struct request) {
+                                                    .operation = SHMD_OP_STOP,
+                                                    .of_connection = true,
+                                                    .body = &body,
+                                            }, NULL);
 }

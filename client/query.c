@@ -378,6 +378,10 @@ static void status_read(const struct shmd_wire_status_reply *wire, struct shmd_s
                 .my_connections = use_at(wire, 3),
                 .my_watches = use_at(wire, 4),
         };
+        ret_status->restarts = wire->restarts;
+        ret_status->serving_usec = wire->serving_usec;
+        ret_status->store = wire->store;
+        ret_status->store_entries = wire->store_entries;
         memcpy(ret_status->version, wire->version, strnlen(wire->version, sizeof(ret_status->version) - 1));
 }
 
@@ -419,4 +423,69 @@ _public_ int shmd_status_async(struct shmd *connection, shmd_result_function fun
                 return failure_errno(&connection->failure, -ENOMEM);
         }
         return async_submit(async, &status_request, DO_NOT_WAIT);
+}
+
+/* --- all users --- */
+
+struct accounts_walk {
+        struct shmd *connection;
+        shmd_account_function function;
+        void *userdata;
+        struct shmd_wire_accounts body; /* of the next request */
+        bool more;
+};
+
+static struct shmd_use account_use_at(const struct shmd_wire_account *wire, unsigned i) {
+        return (struct shmd_use) { .used = wire->used[i], .maximum = wire->maximum[i] };
+}
+
+static int accounts_visit_entry(struct accounts_walk *walk, struct reader *reader) {
+        struct shmd_wire_account wire;
+        struct shmd_account account;
+
+        if (!reader_take(reader, &wire, sizeof(wire)) || wire.padding != 0 ||
+            (walk->body.flags != 0 && wire.uid <= walk->body.after_uid))
+                return connection_break(walk->connection);
+        walk->body = (struct shmd_wire_accounts) { .after_uid = wire.uid, .flags = SHMD_WIRE_ACCOUNTS_AFTER };
+        account = (struct shmd_account) {
+                .uid = wire.uid,
+                .bytes = account_use_at(&wire, 0),
+                .segments = account_use_at(&wire, 1),
+                .holds = account_use_at(&wire, 2),
+                .connections = account_use_at(&wire, 3),
+                .watches = account_use_at(&wire, 4),
+        };
+        return walk->function(&account, walk->userdata);
+}
+
+static int accounts_visit_page(struct accounts_walk *walk) {
+        const struct request request = { .operation = SHMD_OP_ACCOUNTS, .body = &walk->body };
+        struct shmd_wire_accounts_reply page;
+        struct reader reader;
+        struct reply reply;
+        int r;
+
+        r = connection_call(walk->connection, &request, &reply);
+        if (r < 0)
+                return r;
+        memcpy(&page, reply.body, sizeof(page));
+        reader = (struct reader) { reply.tail, reply.tail_size };
+        for (uint32_t i = 0; i < page.count; i++) {
+                r = accounts_visit_entry(walk, &reader);
+                if (r != 0)
+                        return r;
+        }
+        if (reader.size > 0 || (page.more && page.count == 0))
+                return connection_break(walk->connection);
+        walk->more = page.more;
+        return 0;
+}
+
+_public_ int shmd_accounts(struct shmd *connection, shmd_account_function function, void *userdata) {
+        struct accounts_walk walk = { .connection = connection, .function = function, .userdata = userdata, .more = true };
+        int r = 0;
+
+        while (r == 0 && walk.more)
+                r = accounts_visit_page(&walk);
+        return r;
 }

@@ -523,9 +523,36 @@ struct shmd_status {
         uint32_t uid;
         char version[32];
         struct shmd_use my_bytes, my_segments, my_holds, my_connections, my_watches;
-        uint64_t reserved[16];
+        uint64_t restarts;     /* how often the segments have changed daemons and were there again; 0 without a store */
+        uint64_t serving_usec; /* when the first of these daemons started */
+        uint32_t store;        /* 1: a service manager keeps the segments for the next daemon */
+        uint32_t store_entries; /* so many descriptors it keeps for that */
+        uint64_t reserved[13];
 };
 int shmd_status(struct shmd *connection, struct shmd_status *ret_status);
+
+/* One user's use and limits; a maximum of UINT64_MAX is none. */
+struct shmd_account {
+        struct shmd_use bytes, segments, holds, connections, watches;
+        uint32_t uid;
+        uint32_t padding;
+        uint64_t reserved[4];
+};
+typedef int (*shmd_account_function)(const struct shmd_account *account, void *userdata);
+
+/*
+ * Visits the accounts of all users that have anything, by uid, if the caller is an administrator; else the caller's own. The
+ * visitor returns 0 to go on, anything else to stop, which is then returned; it may not use the connection.
+ */
+int shmd_accounts(struct shmd *connection, shmd_account_function function, void *userdata);
+
+/*
+ * Ends the daemon: -EPERM for all but administrators. Where a service manager keeps its segments the next one has them, else
+ * their names end with it. With SHMD_STOP_PURGE all segments lose their names, and nothing is kept: memory goes
+ * with those who have it.
+ */
+#define SHMD_STOP_PURGE 0x1u
+int shmd_stop(struct shmd *connection, unsigned flags);
 
 /*
  * shm_open(3) and shm_unlink(3), served by shmd: flags, errors (-1 and errno), and the descriptor are as there. The

@@ -127,6 +127,15 @@ bool absents_reap(struct absents *absents, unsigned budget) {
         return !TAILQ_EMPTY(&absents->dead);
 }
 
+bool absents_are_quiet(struct absents *absents) {
+        struct absent *absent;
+
+        RB_FOREACH(absent, absent_tree, &absents->tree)
+                if (absent->pidfd >= 0)
+                        return false;
+        return TAILQ_EMPTY(&absents->dead);
+}
+
 void absents_done(struct absents *absents) {
         struct absent *absent;
 

@@ -51,5 +51,8 @@ void absents_watch(struct absents *absents);
 /* A client has come back: what it made is its own again. Gives the serial of what was done last for it, or zero. */
 uint32_t absent_return(struct absents *absents, uint64_t token, struct client *client);
 
+/* Nobody's end is waited for. */
+bool absents_are_quiet(struct absents *absents);
+
 /* Ends what dead ones leave, at most budget of it. True if there is more. */
 bool absents_reap(struct absents *absents, unsigned budget);

@@ -14,6 +14,7 @@
 #include "daemon.h"
 #include "handover.h"
 #include "log.h"
+#include "replace.h"
 
 /* What is done at one turn of the loop of what is left to do: some tens of microseconds each. */
 #define SETTLE_HOLDS 64u
@@ -146,6 +147,19 @@ static void on_linger(evutil_socket_t fd, short what, void *userdata) {
         daemon_settle(daemon);
 }
 
+/* Not event_base_loopexit(), which allocates. */
+void daemon_end(struct daemon *daemon, enum daemon_end end) {
+        daemon->end = end;
+        (void) event_base_loopbreak(daemon->base);
+}
+
+bool daemon_may_rest(struct daemon *daemon) {
+        return daemon->registry.segments == 0 ||
+               (daemon->store.active && handover_outlives_idleness() && store_is_quiet(&daemon->store) && lease_is_quiet(&daemon->lease) &&
+                absents_are_quiet(&daemon->absents) && TAILQ_EMPTY(&daemon->registry.idle) && TAILQ_EMPTY(&daemon->dying) &&
+                !registry_next_linger(&daemon->registry));
+}
+
 /* --- configuration --- */
 
 /* Limits apply to what is asked for from now on; nothing that is there is taken away. */
@@ -190,8 +204,7 @@ static void on_signal(evutil_socket_t signal_number, short what, void *userdata)
 
         (void) what;
         log_debug("got signal %d, exiting", (int) signal_number);
-        /* Not event_base_loopexit(), which allocates. */
-        (void) event_base_loopbreak(daemon->base);
+        daemon_end(daemon, END_KEPT);
 }
 
 /* Every segment and every client is a descriptor. */
@@ -264,7 +277,7 @@ static int take_over(struct daemon *daemon, struct handover *handover) {
         r = init_parts(daemon, handover);
         if (r < 0)
                 return r;
-        r = server_init(&daemon->server, daemon, daemon->options->socket_path, TAKE_FD(handover->listen_fd));
+        r = server_init(&daemon->server, daemon, daemon->options->socket_path, TAKE_FD(handover->listen_fd), TAKE_FD(handover->lock_fd));
         if (r < 0)
                 return r;
         r = store_start(&daemon->store, handover);
@@ -278,6 +291,16 @@ static int take_over(struct daemon *daemon, struct handover *handover) {
         arm_linger(daemon);
         daemon_settle_later(daemon);
         return 0;
+}
+
+/* If there is none, this one just starts. */
+static int replace_running(const struct options *options, struct handover *handover) {
+        int r;
+
+        if (handover->listen_fd >= 0)
+                return fail("take another daemon's place under a service manager: restart it there", -EINVAL);
+        r = replace_daemon(options->socket_path, handover);
+        return r == -ENOENT || r == -ECONNREFUSED ? 0 : r;
 }
 
 static int daemon_init(struct daemon *daemon, const struct options *options) {
@@ -323,6 +346,8 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
         if (!daemon->linger_event || !daemon->settle_event)
                 return fail("make an event loop", -ENOMEM);
         r = handover_take(&handover);
+        if (r == 0 && options->replace)
+                r = replace_running(options, &handover);
         if (r == 0)
                 r = take_over(daemon, &handover);
         handover_done(&handover);
@@ -333,8 +358,8 @@ static void close_all_segments(struct daemon *daemon) {
         struct segment *segment;
 
         if (daemon->registry.segments > 0 && daemon->kept)
-                log_info("%" PRIu64 " segments (%" PRIu64 " bytes) stay with the service manager", daemon->registry.segments,
-                         daemon->registry.bytes);
+                log_info("%" PRIu64 " segments (%" PRIu64 " bytes) stay with %s", daemon->registry.segments, daemon->registry.bytes,
+                         daemon->end == END_HANDED_OVER ? "the daemon that takes this one's place" : "the service manager");
         else if (daemon->registry.segments > 0)
                 log_message(LOG_NOTICE, "%" PRIu64 " segments (%" PRIu64 " bytes) end with this daemon; programs that have them "
                                         "mapped keep their memory, their names are lost",
@@ -350,9 +375,13 @@ static void daemon_done(struct daemon *daemon) {
         struct session *session;
 
         /* From here on nothing that happens is a client's doing. */
-        daemon->kept = daemon->store.active;
+        daemon->kept = daemon->end == END_HANDED_OVER || (daemon->end == END_KEPT && daemon->store.active);
         daemon->registry.observer = NULL;
         daemon->registry.recorder = NULL;
+        if (daemon->end == END_PURGED)
+                store_purge(&daemon->store);
+        if (daemon->end == END_HANDED_OVER)
+                server_leave_socket(&daemon->server);
         store_done(&daemon->store);
         if (daemon->base)
                 server_done(&daemon->server);

@@ -21,6 +21,12 @@
 #include "watch.h"
 #include "worker.h"
 
+enum daemon_end {
+        END_KEPT,        /* what a service manager keeps stays; without one, segments end with the daemon */
+        END_HANDED_OVER, /* another daemon has everything */
+        END_PURGED,      /* nothing is kept */
+};
+
 struct daemon {
         const struct options *options;
         struct config config;
@@ -42,7 +48,8 @@ struct daemon {
         struct broken_list broken;   /* to be closed */
         struct event *linger_event;
         struct event *settle_event;
-        bool kept;     /* segments outlive this daemon, which is ending */
+        enum daemon_end end; /* how it ends, when it does */
+        bool kept;           /* segments outlive this daemon, which is ending */
         bool settling; /* it is under way, and may lead to its own call */
         uint64_t instance;
         uint64_t started_usec; /* CLOCK_REALTIME */
@@ -52,6 +59,12 @@ struct daemon {
 
 /* Runs a daemon until it is told to end. 0, or -errno with the reason on the log. */
 int daemon_run(const struct options *options);
+
+/* Leaves the loop, at its next turn. */
+void daemon_end(struct daemon *daemon, enum daemon_end end);
+
+/* Whether the daemon may go while there are segments, as they are kept and none of them needs it meanwhile. */
+bool daemon_may_rest(struct daemon *daemon);
 
 /*
  * Goes on with what is left to do after requests: closes broken sessions, ends the holds of clients that have gone, asks

@@ -108,6 +108,11 @@ bool handover_is_possible(void) {
         return path && path[0] != '\0';
 }
 
+/* $INVOCATION_ID: it is systemd; $FDSTORE: of a version that can keep it (systemd.exec(5)). */
+bool handover_outlives_idleness(void) {
+        return !getenv("INVOCATION_ID") || getenv("FDSTORE");
+}
+
 static int no_manager(int r) {
         return r > 0 ? 0 : r == 0 ? -ENOTCONN : r;
 }

@@ -224,3 +224,11 @@ void lease_done(struct lease *lease) {
                 event_free(TAKE_PTR(lease->event));
         lease->inotify_fd = close_fd(lease->inotify_fd);
 }
+
+bool lease_is_quiet(const struct lease *lease) {
+        bool waiting = false;
+
+        for (size_t i = 0; i < LEASE_DELAYS; i++)
+                waiting |= !TAILQ_EMPTY(&lease->delays[i].waiting);
+        return !waiting && RB_EMPTY(&lease->watches);
+}

@@ -48,5 +48,8 @@ bool lease_is_held(struct lease *lease, struct segment *segment);
 /* Asks; calls the function now if nobody has it, else once nobody has it any more. */
 void lease_await(struct lease *lease, struct segment *segment);
 
+/* No segment is looked after. */
+bool lease_is_quiet(const struct lease *lease);
+
 /* Forgets a segment: it is held again, or about to be freed. */
 void lease_forget(struct lease *lease, struct segment *segment);

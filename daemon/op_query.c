@@ -268,6 +268,10 @@ int op_status(struct op_context *context, const struct shmd_wire_status *body) {
                 .pid = (uint32_t) getpid(),
                 .uid = geteuid(),
                 .version = PACKAGE_VERSION,
+                .restarts = store_restarts(&daemon->store),
+                .serving_usec = store_serving_since(&daemon->store),
+                .store = daemon->store.active,
+                .store_entries = store_carriers(&daemon->store),
         };
 
         if (body->reserved != 0)
@@ -277,4 +281,48 @@ int op_status(struct op_context *context, const struct shmd_wire_status *body) {
                 reply.maximum[i] = quota_maximum(&daemon->quota, uid, i);
         }
         return op_reply(context, &reply, NULL, 0);
+}
+
+/* --- ACCOUNTS --- */
+
+#define ACCOUNTS_A_PAGE 256u
+
+static struct shmd_wire_account describe_account(struct daemon *daemon, uid_t uid) {
+        struct shmd_wire_account account = { .uid = uid };
+
+        for (int i = 0; i < (int) ELEMENTSOF(account.used); i++) {
+                account.used[i] = quota_used(&daemon->quota, uid, i);
+                account.maximum[i] = quota_maximum(&daemon->quota, uid, i);
+        }
+        return account;
+}
+
+static uint32_t gather_accounts(struct daemon *daemon, uid_t from, struct shmd_wire_account *accounts, uint32_t *ret_more) {
+        const struct account *account = quota_next_account(&daemon->quota, from);
+        uint32_t count = 0;
+
+        while (account && count < ACCOUNTS_A_PAGE) {
+                accounts[count++] = describe_account(daemon, account->uid);
+                account = account->uid == UINT32_MAX ? NULL : quota_next_account(&daemon->quota, account->uid + 1);
+        }
+        *ret_more = account != NULL;
+        return count;
+}
+
+int op_accounts(struct op_context *context, const struct shmd_wire_accounts *body) {
+        static struct shmd_wire_account accounts[ACCOUNTS_A_PAGE];
+        const struct credentials *credentials = &context->session->credentials;
+        bool after = body->flags & SHMD_WIRE_ACCOUNTS_AFTER;
+        struct shmd_wire_accounts_reply reply = { 0 };
+
+        if ((body->flags & ~SHMD_WIRE_ACCOUNTS_AFTER) || (!after && body->after_uid != 0))
+                return SHMD_MALFORMED;
+        if (credentials->administrator) {
+                if (!after || body->after_uid != UINT32_MAX)
+                        reply.count = gather_accounts(context->daemon, after ? body->after_uid + 1 : 0, accounts, &reply.more);
+        } else if (!after) {
+                accounts[0] = describe_account(context->daemon, credentials->uid);
+                reply.count = 1;
+        }
+        return op_reply_with_tail(context, &reply, accounts, reply.count * sizeof(accounts[0]));
 }

@@ -16,6 +16,7 @@ enum {
         OPTION_USER,
         OPTION_SYSTEM,
         OPTION_IDLE_EXIT,
+        OPTION_REPLACE,
         OPTION_LOG_LEVEL,
         OPTION_LOG_TARGET,
         OPTION_VERSION,
@@ -27,6 +28,7 @@ static const struct option long_options[] = {
         { "user", no_argument, NULL, OPTION_USER },
         { "system", no_argument, NULL, OPTION_SYSTEM },
         { "idle-exit", required_argument, NULL, OPTION_IDLE_EXIT },
+        { "replace", no_argument, NULL, OPTION_REPLACE },
         { "log-level", required_argument, NULL, OPTION_LOG_LEVEL },
         { "log-target", required_argument, NULL, OPTION_LOG_TARGET },
         { "help", no_argument, NULL, 'h' },
@@ -47,7 +49,8 @@ static void print_help(void) {
                       "                        (the default for root)\n"
                       "  --user                the caller's own: $XDG_RUNTIME_DIR/shmd/shmd.sock\n"
                       "                        (the default for everybody else)\n"
-                      "  --idle-exit SECONDS   end when there was neither client nor segment for so long\n"
+                      "  --idle-exit SECONDS   end when there was no client for so long, nor a segment that would be lost\n"
+                      "  --replace             take the place, and the segments, of the daemon that runs there\n"
                       "  --log-level LEVEL     emerg, alert, crit, err, warning, notice, info or debug\n"
                       "                        (default: info)\n"
                       "  --log-target TARGET   auto, journal or stderr (default: auto)\n"
@@ -124,6 +127,9 @@ static int parse_one(int c, struct options *options, const char **socket_path) {
                 return parse_seconds(optarg, &options->idle_exit_sec) < 0
                                ? usage_error("--idle-exit needs a number of seconds, not", optarg)
                                : 0;
+        case OPTION_REPLACE:
+                options->replace = true;
+                return 0;
         case OPTION_LOG_LEVEL:
                 return log_level_from_string(optarg, &options->log_level) < 0 ? usage_error("no such log level", optarg) : 0;
         case OPTION_LOG_TARGET:

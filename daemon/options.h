@@ -13,6 +13,7 @@ struct options {
         char *config_path;  /* NULL: none, as a per-user daemon without a home has */
         bool config_named;  /* the user named it: then it must be there */
         bool user;          /* a per-user daemon: only its own user and root connect */
+        bool replace;
         int idle_exit_sec;  /* -1: never */
         int log_level;
         enum log_target log_target;

@@ -130,6 +130,11 @@ static int adopt_socket(struct server *server, const char *path, int fd) {
 
         if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
                 return negative_errno();
+        if (server->lock_fd >= 0) {
+                /* Another daemon's, that made the socket, and has left it to this one. */
+                server->path = strdup(path);
+                return server->path ? 0 : -ENOMEM;
+        }
         /* The lock keeps the ids that were used; a confined daemon may not be able to have it there. */
         r = take_lock(server, path);
         return r == -EADDRINUSE ? r : 0;
@@ -289,7 +294,7 @@ static void on_idle(evutil_socket_t fd, short what, void *userdata) {
 
         (void) fd;
         (void) what;
-        if (server->count == 0 && server->daemon->registry.segments == 0) {
+        if (server->count == 0 && daemon_may_rest(server->daemon)) {
                 log_info("idle, exiting");
                 (void) event_base_loopbreak(server->daemon->base);
         }
@@ -298,7 +303,7 @@ static void on_idle(evutil_socket_t fd, short what, void *userdata) {
 void server_consider_idle(struct server *server) {
         struct timeval wait = { .tv_sec = server->daemon->options->idle_exit_sec };
 
-        if (wait.tv_sec < 0 || !server->idle_event || server->count > 0 || server->daemon->registry.segments > 0)
+        if (wait.tv_sec < 0 || !server->idle_event || server->count > 0 || !daemon_may_rest(server->daemon))
                 return;
         (void) event_add(server->idle_event, &wait);
 }
@@ -317,10 +322,10 @@ void server_forget(struct server *server, struct session *session) {
         server->count--;
 }
 
-int server_init(struct server *server, struct daemon *daemon, const char *path, int listen_fd) {
+int server_init(struct server *server, struct daemon *daemon, const char *path, int listen_fd, int lock_fd) {
         int r;
 
-        *server = (struct server) { .daemon = daemon, .lock_fd = -EBADF, .listen_fd = listen_fd, .spare_fd = -EBADF };
+        *server = (struct server) { .daemon = daemon, .lock_fd = lock_fd, .listen_fd = listen_fd, .spare_fd = -EBADF };
         TAILQ_INIT(&server->sessions);
         if (listen_fd >= 0)
                 r = adopt_socket(server, path, listen_fd);
@@ -338,6 +343,10 @@ int server_init(struct server *server, struct daemon *daemon, const char *path, 
                 return -ENOMEM;
         server_consider_idle(server);
         return 0;
+}
+
+void server_leave_socket(struct server *server) {
+        free(TAKE_PTR(server->path));
 }
 
 void server_done(struct server *server) {

@@ -27,10 +27,14 @@ struct server {
 };
 
 /*
- * Listens on a path, or on listen_fd if that is not negative (taken). Says on the log why it can't: 0, or -errno.
+ * Listens on a path, or on listen_fd if that is not negative (taken); lock_fd comes with the listening socket of a daemon whose
+ * place this one takes, or is negative (taken). Says on the log why it can't: 0, or -errno.
  */
-int server_init(struct server *server, struct daemon *daemon, const char *path, int listen_fd);
+int server_init(struct server *server, struct daemon *daemon, const char *path, int listen_fd, int lock_fd);
 void server_done(struct server *server);
+
+/* The socket is another daemon's from now on. */
+void server_leave_socket(struct server *server);
 
 /*
  * The first id that was never used, by what is written beside the socket and by the clock; and a

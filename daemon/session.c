@@ -218,6 +218,13 @@ void session_send_event(struct session *session, const struct shmd_wire_event *e
                 session_break(session);
 }
 
+int session_send_now(struct session *session, const struct shmd_wire_header *header, const void *body, size_t body_size,
+                     const void *tail, size_t tail_size, const int *fds, unsigned fds_count) {
+        if (!TAILQ_EMPTY(&session->parked))
+                return -EAGAIN;
+        return send_now(session, header, body, body_size, tail, tail_size, fds, fds_count);
+}
+
 void session_set_busy(struct session *session, bool busy) {
         session->busy = busy;
         update_reading(session);

@@ -86,6 +86,10 @@ bool session_reap(struct session *session, unsigned budget);
 int session_send(struct session *session, const struct shmd_wire_header *header, const void *body, size_t body_size,
                  const void *tail, size_t tail_size, const int *fds, unsigned fds_count);
 
+/* The same, but nothing is parked: -EAGAIN if it can't be sent now. */
+int session_send_now(struct session *session, const struct shmd_wire_header *header, const void *body, size_t body_size,
+                     const void *tail, size_t tail_size, const int *fds, unsigned fds_count);
+
 /* Sends an event, or notes that one was lost. Never closes the session. */
 void session_send_event(struct session *session, const struct shmd_wire_event *event, const char *name, const char *old_name);
 

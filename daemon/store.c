@@ -758,12 +758,103 @@ static void let_go_of_times(struct registry *registry) {
         }
 }
 
+/* --- for a daemon that takes this one's place --- */
+
+static void name_item(struct kept_name *name, const char *kind, uint64_t number) {
+        memset(name, 0, sizeof(*name));
+        (void) snprintf(name->name, sizeof(name->name), "%s-%" PRIu64, kind, number);
+}
+
+/* Puts all segments in carriers whose receiving ends go to the array. A number, or -errno. */
+static int export_carriers(struct store *store, int *fds, struct kept_name *names, unsigned maximum) {
+        struct carrier *carrier = NULL;
+        struct segment *segment;
+        unsigned count = 0;
+        uint64_t id = 0;
+        int r = 0;
+
+        while (r == 0 && (segment = registry_next_id(&store->daemon->registry, id))) {
+                r = carrier ? carrier_send(carrier, segment) : -EAGAIN;
+                if (r == 0)
+                        id = segment->id;
+                if (r != -EAGAIN)
+                        continue;
+                if (count == maximum)
+                        return -E2BIG;
+                r = carrier_new(store, &carrier, &fds[count]);
+                if (r == 0)
+                        name_item(&names[count++], "carrier", carrier->number);
+        }
+        return r < 0 ? r : (int) count;
+}
+
+int store_export(struct store *store, int *fds, struct kept_name *names, unsigned maximum) {
+        struct daemon *daemon = store->daemon;
+        struct segment *segment;
+        uint64_t id = 0;
+        int r;
+
+        if (store->active)
+                return -EBUSY;
+        r = file_new(1, (size_t) (daemon->registry.segments + 1) * state_record_max(), &store->file);
+        if (r < 0)
+                return r;
+        header_of(&store->file)->next_id = daemon->registry.next_id;
+        header_of(&store->file)->started_usec = daemon->started_usec;
+        while ((segment = registry_next_id(&daemon->registry, id))) {
+                (void) state_append(&store->file.log, segment);
+                id = segment->id;
+        }
+        state_commit(&store->file.log);
+        header_of(&store->file)->complete = 1;
+        fds[0] = fcntl(store->file.fd, F_DUPFD_CLOEXEC, 3);
+        name_item(&names[0], "state", 1);
+        r = fds[0] < 0 ? negative_errno() : export_carriers(store, fds + 1, names + 1, maximum - 1);
+        return r < 0 ? r : r + 1;
+}
+
+void store_export_abort(struct store *store) {
+        struct carrier *carrier;
+
+        while ((carrier = TAILQ_FIRST(&store->carriers)))
+                carrier_free(store, carrier);
+        file_done(&store->file);
+}
+
+/* --- the end --- */
+
+void store_purge(struct store *store) {
+        struct carrier *carrier;
+        char name[32];
+
+        if (!store->active)
+                return;
+        store->active = false;
+        store->purged = true;
+        worker_abandon(&store->notifier);
+        TAILQ_FOREACH(carrier, &store->carriers, entry) {
+                (void) snprintf(name, sizeof(name), "carrier-%" PRIu64, carrier->number);
+                (void) handover_unkeep(name);
+        }
+        for (const struct state_file *file = &store->file; file; file = file == &store->file && store->next.fd >= 0 ? &store->next : NULL) {
+                (void) snprintf(name, sizeof(name), "state-%" PRIu64, state_header(&file->log)->epoch);
+                (void) handover_unkeep(name);
+        }
+        (void) handover_unkeep("generation");
+        (void) handover_wait(MANAGER_TIMEOUT_USEC);
+}
+
+bool store_is_quiet(struct store *store) {
+        return store->next.fd < 0 && !carrier_to_rebuild(store) && worker_load(&store->notifier) == 0;
+}
+
 void store_done(struct store *store) {
         struct carrier *carrier;
 
         if (!store->daemon)
                 return;
-        worker_abandon(&store->notifier);
+        if (!store->purged)
+                worker_abandon(&store->notifier);
         let_go_of_times(&store->daemon->registry);
         while ((carrier = TAILQ_FIRST(&store->carriers)))
                 carrier_free(store, carrier);
@@ -772,6 +863,10 @@ void store_done(struct store *store) {
         if (store->rebuild_event)
                 event_free(TAKE_PTR(store->rebuild_event));
         store->active = false;
+}
+
+uint64_t store_serving_since(const struct store *store) {
+        return store->active ? state_header(&store->file.log)->started_usec : store->daemon->started_usec;
 }
 
 uint64_t store_restarts(const struct store *store) {

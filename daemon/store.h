@@ -59,6 +59,7 @@ struct store {
         struct worker notifier;
         struct event *rebuild_event;
         bool active;
+        bool purged;
         bool failing; /* something could not be kept, and that has been told */
 };
 
@@ -110,10 +111,20 @@ bool store_settle(struct store *store);
  * The caller closes them. A number, or -errno.
  */
 struct kept_name {
-        char name[32];
+        char name[SHMD_HANDOVER_NAME_SIZE];
 };
 int store_export(struct store *store, int *fds, struct kept_name *names, unsigned maximum);
 
+/* It goes on as if that had not been. */
+void store_export_abort(struct store *store);
+
+/* The manager is to keep nothing. Waits for it. */
+void store_purge(struct store *store);
+
+/* Nothing is under way that would have to go on. */
+bool store_is_quiet(struct store *store);
+
 /* For status: how often the segments have changed daemons, and how many carriers there are. */
 uint64_t store_restarts(const struct store *store);
+uint64_t store_serving_since(const struct store *store);
 unsigned store_carriers(const struct store *store);

@@ -336,6 +336,10 @@ struct shmd_wire_status_reply {
         uint32_t pid;
         uint32_t uid;
         char version[32];
+        uint64_t restarts;      /* how often the segments have changed daemons and were there again; zero without a store */
+        uint64_t serving_usec;  /* CLOCK_REALTIME: when the first of these daemons started */
+        uint32_t store;         /* 1: the service manager keeps the segments for the next daemon */
+        uint32_t store_entries; /* so many descriptors it keeps for that */
         /* The caller's own account: used and maximum of bytes, segments, holds, connections, watches. */
         uint64_t used[5];
         uint64_t maximum[5];
@@ -418,6 +422,49 @@ enum wire_event {
         WIRE_EVENT_FREED = 6,
         WIRE_EVENT_RENAMED = 7,
         WIRE_EVENT_LOST = 8, /* the client did not read fast enough: events are missing, look again */
+};
+
+/* ACCOUNTS: in the order of uids. */
+struct shmd_wire_accounts {
+        uint32_t after_uid; /* continue after this one; only with SHMD_WIRE_ACCOUNTS_AFTER */
+        uint32_t flags;     /* enum shmd_wire_accounts_flags */
+};
+
+enum shmd_wire_accounts_flags {
+        SHMD_WIRE_ACCOUNTS_AFTER = 1u << 0,
+};
+
+struct shmd_wire_accounts_reply {
+        uint32_t count; /* tail: so many of struct shmd_wire_account */
+        uint32_t more;
+};
+
+/* Bytes, segments, holds, connections, watches. */
+struct shmd_wire_account {
+        uint64_t used[5];
+        uint64_t maximum[5]; /* UINT64_MAX: no limit */
+        uint32_t uid;
+        uint32_t padding;
+};
+
+/*
+ * HANDOVER: the reply's count says how many descriptors come with it; in its tail there is a name of 32 bytes for each: "listen",
+ * "lock", "generation", "state-1", and "carrier-" with a number. The daemon ends once it has sent that. SHMD_UNSUPPORTED where a
+ * service manager keeps them.
+ */
+struct shmd_wire_handover {
+        uint64_t reserved; /* zero */
+};
+
+#define SHMD_HANDOVER_NAME_SIZE 32u
+
+struct shmd_wire_stop {
+        uint32_t flags; /* enum shmd_wire_stop_flags */
+        uint32_t padding;
+};
+
+enum shmd_wire_stop_flags {
+        SHMD_WIRE_STOP_PURGE = 1u << 0, /* all segments lose their names, and nothing is kept for the next daemon */
 };
 
 /* CANCEL: ends a waiting OPEN of this connection, which is answered with SHMD_CANCELLED. */

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <libsmartcols.h>
+#include <unistd.h>
 
 /* Zero and the greatest number mean that there is no limit. */
 static bool is_limited(const struct shmd_use *use) {
@@ -48,10 +49,28 @@ static struct json_object *account_to_json(const struct shmd_status *status) {
         return object;
 }
 
-static int print_json(struct ctl *ctl, const struct shmd_status *status) {
+static int add_user_to_json(const struct shmd_account *account, void *userdata) {
         struct json_object *object = json_new_object();
-        char instance[TEXT_SIZE_MAX];
 
+        json_add_number(object, "uid", account->uid);
+        json_add_string(object, "user", user_name(account->uid));
+        json_add(object, "bytes", use_to_json(&account->bytes));
+        json_add(object, "segments", use_to_json(&account->segments));
+        json_add(object, "holds", use_to_json(&account->holds));
+        json_add(object, "connections", use_to_json(&account->connections));
+        json_add(object, "watches", use_to_json(&account->watches));
+        json_append(userdata, object);
+        return 0;
+}
+
+static int print_json(struct ctl *ctl, const struct shmd_status *status) {
+        struct json_object *object = json_new_object(), *users = json_new_array();
+        char instance[TEXT_SIZE_MAX];
+        int r;
+
+        r = shmd_accounts(ctl->connection, add_user_to_json, users);
+        if (r < 0)
+                return fail_shmd(ctl, r, "get the users' accounts", NULL);
         snprintf(instance, sizeof(instance), "%016" PRIx64, status->instance);
         json_add_string(object, "version", status->version);
         json_add_string(object, "socket", shmd_socket_path(ctl->connection));
@@ -68,11 +87,28 @@ static int print_json(struct ctl *ctl, const struct shmd_status *status) {
         json_add_number(object, "descriptors", status->descriptors);
         json_add_number(object, "descriptors_max", status->descriptors_max);
         json_add_number(object, "memory_available", status->memory_available_bytes);
+        json_add_number(object, "restarts", status->restarts);
+        json_add_number(object, "serving_since_usec", status->serving_usec);
+        json_add_bool(object, "store", status->store);
+        json_add_number(object, "store_entries", status->store_entries);
         json_add(object, "account", account_to_json(status));
+        json_add(object, "users", users);
         return json_print(object);
 }
 
 /* --- as text --- */
+
+/* Since when the segments have been there, whichever daemon had them. */
+static void print_store(const struct shmd_status *status) {
+        char at[TEXT_SIZE_MAX];
+
+        if (!status->store) {
+                printf("%-12s none: segments end with the daemon\n", "store:");
+                return;
+        }
+        printf("%-12s kept by the service manager, %" PRIu32 " descriptors\n", "store:", status->store_entries);
+        printf("%-12s %" PRIu64 ", since %s\n", "restarts:", status->restarts, format_time(status->serving_usec, at));
+}
 
 static void print_daemon(struct ctl *ctl, const struct shmd_status *status) {
         char at[TEXT_SIZE_MAX], text[TEXT_SIZE_MAX];
@@ -84,6 +120,7 @@ static void print_daemon(struct ctl *ctl, const struct shmd_status *status) {
         print_escaped(stdout, shmd_socket_path(ctl->connection));
         printf("\n%-12s %s", "started:", format_time(status->started_usec, at));
         printf(" (%s ago)\n", format_duration(status->uptime_usec, text));
+        print_store(status);
         printf("%-12s %" PRIu64, "segments:", status->segments);
         if (status->unlinked > 0)
                 printf(", %" PRIu64 " of them unlinked and still held", status->unlinked);
@@ -113,9 +150,67 @@ static void add_account_row(const struct ctl *ctl, struct libscols_table *table,
         table_add_row(table, ELEMENTSOF(cells), cells);
 }
 
+/* "3 of 512" */
+static void format_use(const struct ctl *ctl, const struct shmd_use *use, bool bytes, char buffer[3 * TEXT_SIZE_MAX]) {
+        char used[TEXT_SIZE_MAX], maximum[TEXT_SIZE_MAX];
+
+        if (bytes) {
+                format_size(use->used, ctl->options.bytes, used);
+                format_size(use->maximum, ctl->options.bytes, maximum);
+        } else {
+                format_number(use->used, used);
+                format_number(use->maximum, maximum);
+        }
+        if (is_limited(use))
+                snprintf(buffer, 3 * TEXT_SIZE_MAX, "%s of %s", used, maximum);
+        else
+                snprintf(buffer, 3 * TEXT_SIZE_MAX, "%s", used);
+}
+
+struct users_table {
+        const struct ctl *ctl;
+        struct libscols_table *table;
+        unsigned others;
+};
+
+static int add_user(const struct shmd_account *account, void *userdata) {
+        struct users_table *users = userdata;
+        char bytes[3 * TEXT_SIZE_MAX], segments[3 * TEXT_SIZE_MAX], holds[3 * TEXT_SIZE_MAX], connections[3 * TEXT_SIZE_MAX];
+        const char *cells[] = { user_name(account->uid), bytes, segments, holds, connections };
+
+        format_use(users->ctl, &account->bytes, true, bytes);
+        format_use(users->ctl, &account->segments, false, segments);
+        format_use(users->ctl, &account->holds, false, holds);
+        format_use(users->ctl, &account->connections, false, connections);
+        table_add_row(users->table, ELEMENTSOF(cells), cells);
+        users->others += account->uid != getuid();
+        return 0;
+}
+
+static int print_users(struct ctl *ctl) {
+        static const char *const headings[] = { "USER", "BYTES", "SEGMENTS", "HOLDS", "CONNECTIONS" };
+        struct users_table users = { .ctl = ctl, .table = table_new(ctl) };
+        int r;
+
+        for (size_t i = 0; i < ELEMENTSOF(headings); i++)
+                table_add_column(users.table, headings[i], i > 0 ? SCOLS_FL_RIGHT : 0);
+        r = shmd_accounts(ctl->connection, add_user, &users);
+        if (r < 0) {
+                scols_unref_table(users.table);
+                return fail_shmd(ctl, r, "get the users' accounts", NULL);
+        }
+        if (users.others == 0) {
+                scols_unref_table(users.table);
+                return STATUS_DONE;
+        }
+        putchar('\n');
+        return table_print(users.table);
+}
+
 static int print_text(struct ctl *ctl, const struct shmd_status *status) {
         struct account_row rows[ACCOUNT_ROWS];
         struct libscols_table *table = table_new(ctl);
+        int printed;
 
         print_daemon(ctl, status);
         putchar('\n');
@@ -125,7 +220,8 @@ static int print_text(struct ctl *ctl, const struct shmd_status *status) {
         account_rows(status, rows);
         for (size_t i = 0; i < ACCOUNT_ROWS; i++)
                 add_account_row(ctl, table, &rows[i]);
-        return table_print(table);
+        printed = table_print(table);
+        return printed == STATUS_DONE ? print_users(ctl) : printed;
 }
 
 int cmd_status(struct ctl *ctl, int n_arguments, char **arguments) {
@@ -141,4 +237,15 @@ int cmd_status(struct ctl *ctl, int n_arguments, char **arguments) {
         if (r != 0)
                 return fail_shmd(ctl, r, "get the status", NULL);
         return ctl->options.json ? print_json(ctl, &daemon) : print_text(ctl, &daemon);
+}
+
+int cmd_stop(struct ctl *ctl, int n_arguments, char **arguments) {
+        int status = connect_to_daemon(ctl), r;
+
+        (void) n_arguments;
+        (void) arguments;
+        if (status != STATUS_DONE)
+                return status;
+        r = shmd_stop(ctl->connection, ctl->options.purge ? SHMD_STOP_PURGE : 0);
+        return r == 0 ? STATUS_DONE : fail_shmd(ctl, r, "stop the daemon", NULL);
 }

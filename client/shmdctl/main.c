@@ -72,8 +72,11 @@ static const struct command commands[] = {
           "where some are missing: then a snapshot follows. Ends well if interrupted or when the time is over, which\n"
           "before --count events is a failure.\n",
           OPTION_SNAPSHOT | OPTION_COUNT | OPTION_TIMEOUT | OPTION_BYTES, 0, 1, PROGRAM_NONE, cmd_watch },
-        { "status", "", "the daemon, its totals, your own use and limits", NULL, OPTION_BYTES, 0, 0, PROGRAM_NONE,
-          cmd_status },
+        { "status", "", "the daemon, its totals, users with their use and limits",
+          "All users are shown to administrators, to others their own.\n", OPTION_BYTES, 0, 0, PROGRAM_NONE, cmd_status },
+        { "stop", "", "end the daemon; where a service manager keeps its segments, they stay",
+          "For administrators. --purge: all names go, nothing is kept, and memory goes with those who have it.\n",
+          OPTION_PURGE, 0, 0, PROGRAM_NONE, cmd_stop },
 };
 
 /* --- help --- */

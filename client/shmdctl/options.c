@@ -156,6 +156,7 @@ static const struct option_row rows[] = {
         { "timeout", 0, "SECONDS", "no longer than that", .set = set_timeout },
         { "snapshot", 0, NULL, "begin with what is there already, then a mark", FLAG(snapshot) },
         { "count", 'c', "N", "end after so many events", .set = set_count },
+        { "purge", 0, NULL, "keep nothing for the next daemon", FLAG(purge) },
 };
 
 enum { LONG_OPTION = 0x100 };

@@ -72,6 +72,7 @@ struct options {
         bool read_only;
         bool replace;
         bool snapshot;
+        bool purge;
         const char *columns;
         const char *file_path;
         uint64_t offset_bytes;
@@ -121,6 +122,7 @@ enum option_bit {
         OPTION_TIMEOUT = 1u << 22,
         OPTION_SNAPSHOT = 1u << 23,
         OPTION_COUNT = 1u << 24,
+        OPTION_PURGE = 1u << 25,
 };
 
 /* Whether a command takes "-- PROGRAM...". */
@@ -308,6 +310,7 @@ int cmd_watch(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_rename(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_rm(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_hold(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_stop(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_status(struct ctl *ctl, int n_arguments, char **arguments);
 
 /* What create, put and wait say: nothing, or with --json the document of show. */

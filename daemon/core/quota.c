@@ -116,6 +116,10 @@ static int refuse(struct quota *quota, uid_t uid, enum quota_resource resource, 
         return SHMD_OVER_LIMIT;
 }
 
+const struct account *quota_next_account(struct quota *quota, uid_t from) {
+        return RB_NFIND(account_tree, &quota->accounts, &(struct account) { .uid = from });
+}
+
 int quota_charge(struct quota *quota, uid_t uid, enum quota_resource resource, uint64_t amount, struct charge *ret_charge,
                  struct shmd_wire_refusal *refusal) {
         uint64_t maximum = quota_maximum(quota, uid, resource);

@@ -65,6 +65,9 @@ void quota_done(struct quota *quota);
 uint64_t quota_maximum(struct quota *quota, uid_t uid, enum quota_resource resource);
 uint64_t quota_used(struct quota *quota, uid_t uid, enum quota_resource resource);
 
+/* The account of the user with the next greater uid (from: that or a greater one) who has anything at all, or NULL. */
+const struct account *quota_next_account(struct quota *quota, uid_t from);
+
 /*
  * Charges an amount to a user. 0; SHMD_OVER_LIMIT, with limit, use and request in *refusal; -ENOMEM. A charge that was
  * done or never made is all zeros.

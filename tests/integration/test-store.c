@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "client.h"
@@ -482,6 +483,173 @@ START_TEST(test_no_store) {
 }
 END_TEST
 
+/* --- ends that are meant --- */
+
+static const char *const idle_exit[] = { "--idle-exit", "0", NULL };
+
+/* It goes while there are segments, and is there again with them. */
+START_TEST(test_idle_exit) {
+        struct manager idle = { 0 };
+        struct shmd_segment *segment = NULL;
+        struct shmd *own;
+
+        manager_start(&idle, idle_exit);
+        own = connect_to(&idle);
+        ASSERT_OK(own, shmd_create(own, "rests", PAGE, SHMD_READ_WRITE, NULL, &segment));
+        memset(client_map(segment), 'r', PAGE);
+        shmd_close(segment);
+        shmd_disconnect(own);
+        manager_end(&idle, 0);
+        ck_assert(WIFEXITED(idle.status) && WEXITSTATUS(idle.status) == 0);
+
+        manager_launch(&idle);
+        own = connect_to(&idle);
+        segment = client_open(own, "rests", 0);
+        ck_assert_int_eq(*(char *) client_map(segment), 'r');
+        shmd_close(segment);
+        /* While it has a client: else it may be just about to start again. */
+        manager_end(&idle, SIGTERM);
+        shmd_disconnect(own);
+        manager_stop(&idle);
+}
+END_TEST
+
+/* What somebody has mapped must go when he does: that keeps it. */
+static void map_and_wait(int channel, void *userdata) {
+        struct shmd *own = connect_to(userdata);
+        const struct shmd_create_options options = { .lifetime = SHMD_LIFETIME_HOLDERS };
+        struct shmd_segment *segment = NULL;
+        int fd;
+
+        ASSERT_OK(own, shmd_create(own, "watched", PAGE, SHMD_READ_WRITE, &options, &segment));
+        fd = dup(shmd_fd(segment));
+        ck_assert_int_ge(fd, 0);
+        shmd_close(segment);
+        shmd_disconnect(own);
+        step_send(channel, 'h');
+        step_expect(channel, 'e');
+}
+
+START_TEST(test_idle_exit_waits) {
+        struct manager idle = { 0 };
+        struct child child;
+
+        manager_start(&idle, idle_exit);
+        child_start(&child, map_and_wait, &idle);
+        step_expect(child.channel, 'h');
+        step_send(child.channel, 'e');
+        child_join(&child);
+        /* Only now may it go, and then there is nothing left. */
+        manager_end(&idle, 0);
+        manager_launch(&idle);
+        connection = connect_to(&idle);
+        ck_assert_uint_eq(client_status(connection).segments, 0);
+        manager_end(&idle, SIGTERM);
+        connection = shmd_disconnect(connection);
+        manager_stop(&idle);
+}
+END_TEST
+
+START_TEST(test_purge) {
+        shmd_close(create("purged", PAGE, 0, NULL));
+        ASSERT_OK(connection, shmd_stop(connection, SHMD_STOP_PURGE));
+        manager_await_ready(&manager, 2);
+        ck_assert_int_eq(client_try_open(connection, "purged", 0), -ENOENT);
+        ck_assert_uint_eq(client_status(connection).restarts, 0);
+}
+END_TEST
+
+START_TEST(test_status) {
+        struct shmd_status status = client_status(connection);
+
+        ck_assert_uint_eq(status.store, 1);
+        ck_assert_uint_eq(status.restarts, 0);
+        ck_assert_uint_eq(status.serving_usec, status.started_usec);
+        manager_crash(&manager);
+        manager_crash(&manager);
+        ck_assert_uint_eq(client_status(connection).restarts, 2);
+        ck_assert_uint_eq(client_status(connection).serving_usec, status.started_usec);
+        ck_assert_uint_ne(client_status(connection).instance, status.instance);
+        TEST_UNTIL(client_status(connection).store_entries == manager_count(&manager, "carrier-"), "empty carriers to go");
+}
+END_TEST
+
+/* --- without a service manager --- */
+
+static const char *const replace_option[] = { "--replace", NULL };
+
+/* The new one takes everything over; the old one ends; clients notice nothing. */
+START_TEST(test_replace) {
+        struct shmd_segment *segment = NULL, *held = NULL;
+        struct test_daemon old;
+        struct shmd *own;
+        uint64_t id;
+
+        daemon_start(&the_daemon, NULL);
+        own = client_connect();
+        ASSERT_OK(own, shmd_create(own, "moved", PAGE, SHMD_READ_WRITE, NULL, &segment));
+        ASSERT_OK(own, shmd_create(own, "held", PAGE, SHMD_READ_WRITE,
+                                   &(struct shmd_create_options) { .lifetime = SHMD_LIFETIME_HOLDERS }, &held));
+        memset(client_map(segment), 'm', PAGE);
+        id = shmd_id(segment);
+
+        old = the_daemon;
+        the_daemon.pid = 0;
+        the_daemon.control = (struct raw) RAW_INIT;
+        daemon_start_again(&the_daemon, &(struct daemon_options) { .arguments = replace_option });
+        the_daemon.baseline = -1; /* it began with what the old one had */
+        ck_assert_int_eq(daemon_wait(&old), 0);
+        raw_close(&old.control);
+
+        ck_assert_uint_eq(client_stat(own, "moved").id, id);
+        ck_assert_uint_eq(client_stat(own, "held").holders, 1);
+        ck_assert_int_eq(*(char *) client_map(segment), 'm');
+        shmd_close(held);
+        TEST_UNTIL(!client_exists(own, "held"), "the segment to go with its holder");
+        shmd_close(segment);
+        shmd_disconnect(own);
+        daemon_stop(&the_daemon);
+}
+END_TEST
+
+static void ask_for_everything(int channel, void *userdata) {
+        struct shmd_wire_handover request = { 0 };
+        struct shmd_wire_stop stop = { .flags = SHMD_WIRE_STOP_PURGE };
+        struct raw_reply reply;
+        struct raw raw;
+
+        (void) channel;
+        (void) userdata;
+        raw_connect(&raw, manager.socket);
+        ck_assert_int_ne(raw_call(&raw, SHMD_OP_HANDOVER, &request, NULL, 0, &reply), 0);
+        ck_assert_uint_eq(reply.fds.count, 0);
+        raw_reply_done(&reply);
+        ck_assert_int_ne(raw_call(&raw, SHMD_OP_STOP, &stop, NULL, 0, &reply), 0);
+        raw_reply_done(&reply);
+        raw_close(&raw);
+}
+
+/* Only administrators; and nobody where a manager keeps things. */
+START_TEST(test_replace_refused) {
+        static const struct identity stranger = { .uid = 1234, .gid = 1234 };
+        struct shmd_wire_handover request = { 0 };
+        struct raw_reply reply;
+        struct child child;
+        struct raw raw;
+
+        shmd_close(create("stays", PAGE, 0, NULL));
+        raw_connect(&raw, manager.socket);
+        ck_assert_int_ne(raw_call(&raw, SHMD_OP_HANDOVER, &request, NULL, 0, &reply), 0);
+        raw_reply_done(&reply);
+        raw_close(&raw);
+        if (test_as_root("another user")) {
+                child_start_as(&child, &stranger, ask_for_everything, NULL);
+                child_join(&child);
+        }
+        ck_assert(client_exists(connection, "stays"));
+}
+END_TEST
+
 /* --- damage --- */
 
 static bool log_has(const char *words) {
@@ -693,6 +861,16 @@ int main(void) {
         tcase_add_test(tests, test_compaction);
         tcase_add_test(tests, test_no_store);
         tcase_add_test(tests, test_damaged_record);
+
+        tests = test_case(suite, "ends", setup, teardown);
+        tcase_add_test(tests, test_purge);
+        tcase_add_test(tests, test_status);
+        tcase_add_test(tests, test_replace_refused);
+
+        tests = test_case(suite, "own ends", NULL, NULL);
+        tcase_add_test(tests, test_idle_exit);
+        tcase_add_test(tests, test_idle_exit_waits);
+        tcase_add_test(tests, test_replace);
 
         tests = test_case(suite, "kills", setup, teardown);
         tcase_add_test(tests, test_killed_at_random_points);

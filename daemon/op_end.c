@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Handlers of what ends the daemon: HANDOVER, STOP.
+ *
+ * HANDOVER gives everything to the daemon that asks: from the moment that its answer is sent nothing may change here any more, so
+ * the loop is left at once. If it can't be sent at once, nothing has happened.
+ */
+#include <fcntl.h>
+#include <string.h>
+
+#include "daemon.h"
+#include "dispatch.h"
+#include "log.h"
+#include "util.h"
+
+/* What a daemon has besides its segments. */
+#define OWN_ITEMS 3u
+
+struct export {
+        struct wire_fds fds;
+        struct kept_name names[SHMD_DESCRIPTORS_MAX];
+};
+
+static int add(struct export *export, const char *name, int fd) {
+        int copy;
+
+        if (fd < 0)
+                return 0;
+        copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+        if (copy < 0)
+                return negative_errno();
+        memset(&export->names[export->fds.count], 0, sizeof(export->names[0]));
+        memcpy(export->names[export->fds.count].name, name, strlen(name));
+        export->fds.fd[export->fds.count++] = copy;
+        return 0;
+}
+
+static int gather(struct daemon *daemon, struct export *export) {
+        int r;
+
+        r = add(export, "listen", daemon->server.listen_fd);
+        if (r == 0)
+                r = add(export, "lock", daemon->server.lock_fd);
+        if (r == 0)
+                r = add(export, "generation", daemon->generation.keep_fd);
+        if (r < 0)
+                return r;
+        for (unsigned i = export->fds.count; i < SHMD_DESCRIPTORS_MAX; i++)
+                export->fds.fd[i] = -EBADF;
+        r = store_export(&daemon->store, export->fds.fd + export->fds.count, export->names + export->fds.count,
+                         SHMD_DESCRIPTORS_MAX - OWN_ITEMS);
+        /* Those that were made before it failed are closed with the rest. */
+        export->fds.count = r < 0 ? SHMD_DESCRIPTORS_MAX : export->fds.count + (unsigned) r;
+        return MIN(r, 0);
+}
+
+static int send_export(struct op_context *context, struct export *export) {
+        struct shmd_wire_header header = { .operation = context->operation->number, .serial = context->serial };
+        struct shmd_wire_many_reply reply = { .count = export->fds.count };
+
+        context->answered = true;
+        return session_send_now(context->session, &header, &reply, sizeof(reply), export->names,
+                                export->fds.count * sizeof(export->names[0]), export->fds.fd, export->fds.count);
+}
+
+int op_handover(struct op_context *context, const struct shmd_wire_handover *body) {
+        static struct export export;
+        struct daemon *daemon = context->daemon;
+        int r;
+
+        if (body->reserved != 0)
+                return SHMD_MALFORMED;
+        if (!context->session->credentials.administrator)
+                return SHMD_NOT_ADMINISTRATOR;
+        if (daemon->store.active)
+                return SHMD_UNSUPPORTED;
+        export.fds = (struct wire_fds) WIRE_FDS_INIT;
+        r = gather(daemon, &export);
+        if (r == 0)
+                r = send_export(context, &export);
+        wire_fds_done(&export.fds);
+        if (r < 0) {
+                store_export_abort(&daemon->store);
+                return r;
+        }
+        log_info("process %d takes this daemon's place", (int) context->session->credentials.pid);
+        daemon_end(daemon, END_HANDED_OVER);
+        return 0;
+}
+
+static void purge(struct daemon *daemon, uint64_t now_usec) {
+        struct segment *segment;
+        uint64_t id = 0;
+
+        while ((segment = registry_next_id(&daemon->registry, id))) {
+                id = segment->id;
+                registry_unlink(segment, now_usec);
+        }
+}
+
+int op_stop(struct op_context *context, const struct shmd_wire_stop *body) {
+        static const struct shmd_wire_empty reply;
+        struct daemon *daemon = context->daemon;
+        const struct credentials *credentials = &context->session->credentials;
+
+        if ((body->flags & ~SHMD_WIRE_STOP_PURGE) || body->padding != 0)
+                return SHMD_MALFORMED;
+        if (!credentials->administrator)
+                return SHMD_NOT_ADMINISTRATOR;
+        log_message(LOG_NOTICE, "process %d of user %u asks to stop%s", (int) credentials->pid, (unsigned) credentials->uid,
+                    body->flags & SHMD_WIRE_STOP_PURGE ? ", and to keep no segment" : "");
+        if (body->flags & SHMD_WIRE_STOP_PURGE)
+                purge(daemon, context->now_usec);
+        daemon_end(daemon, body->flags & SHMD_WIRE_STOP_PURGE ? END_PURGED : END_KEPT);
+        return op_reply(context, &reply, NULL, 0);
+}
