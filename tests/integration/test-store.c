@@ -442,6 +442,44 @@ START_TEST(test_many) {
 }
 END_TEST
 
+static void create_ten_thousand(void) {
+        static char names[250][32];
+        struct shmd_create_item items[250];
+        struct shmd_segment *segments[250];
+        int results[250];
+
+        for (unsigned i = 0; i < 10000; i += 250) {
+                for (unsigned j = 0; j < 250; j++) {
+                        snprintf(names[j], sizeof(names[j]), "ten/%u", i + j);
+                        items[j] = (struct shmd_create_item) { names[j], PAGE, NULL };
+                }
+                ASSERT_OK(connection, shmd_create_many(connection, items, 250, SHMD_EXCLUSIVE, segments, results));
+                for (unsigned j = 0; j < 250; j++)
+                        ck_assert_int_eq(results[j], 0);
+                shmd_close_many(segments, 250);
+        }
+}
+
+/* How long it takes is shown, and decides nothing. */
+START_TEST(test_ten_thousand) {
+        int64_t killed;
+
+        if (client_status(connection).descriptors_max < 12000) {
+                test_skip("ten thousand segments: the daemon may have only %u descriptors",
+                          (unsigned) client_status(connection).descriptors_max);
+                return;
+        }
+        create_ten_thousand();
+        manager_await_count(&manager, "state-", 1);
+        killed = test_now_msec();
+        manager_kill(&manager, SIGKILL);
+        ck_assert_int_eq(client_try_open(connection, "ten/5000", 0), 0);
+        printf("10,000 segments served %d ms after the daemon was killed\n", (int) (test_now_msec() - killed));
+        ck_assert_uint_eq(client_count(connection, "ten/", 0), 10000);
+        ck_assert_int_eq(client_try_open(connection, "ten/9999", SHMD_READ_WRITE), 0);
+}
+END_TEST
+
 /* The log is compacted as it grows, also while it changes, and is there again afterwards. */
 START_TEST(test_compaction) {
         const unsigned rounds = 12000;
@@ -858,6 +896,7 @@ int main(void) {
         tests = test_case(suite, "store", setup, teardown);
         tcase_add_loop_test(tests, test_memory_is_given_back, 0, 2);
         tcase_add_test(tests, test_many);
+        tcase_add_test(tests, test_ten_thousand);
         tcase_add_test(tests, test_compaction);
         tcase_add_test(tests, test_no_store);
         tcase_add_test(tests, test_damaged_record);
