@@ -330,6 +330,7 @@ static int supervise(struct bench *bench) {
         server_start_daemon(bench, SERVER_DAEMON);
         server_start_daemon(bench, SERVER_FEW);
         server_start_daemon(bench, SERVER_CROWDED);
+        server_start_daemon(bench, SERVER_KEPT);
         fflush(NULL);
         pid = fork();
         if (pid == 0) {

@@ -26,6 +26,7 @@ enum server_kind {
         SERVER_DAEMON, /* shmd */
         SERVER_FEW, /* another shmd, with ten segments and one client that holds them: crowd.h */
         SERVER_CROWDED, /* and one with ten thousand and a thousand */
+        SERVER_KEPT, /* and one whose segments a service manager keeps */
         SERVER_KINDS,
 };
 

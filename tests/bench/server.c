@@ -125,6 +125,95 @@ static bool receive_ready(int notify_fd) {
         return false;
 }
 
+/* --- a service manager that keeps descriptors, and does nothing else --- */
+
+#define KEPT_MAX 4096
+
+struct kept {
+        char name[64];
+        int fd;
+};
+
+static void keeper_forget(struct kept *kept, unsigned *count, const char *name) {
+        for (unsigned i = 0; i < *count;)
+                if (strcmp(kept[i].name, name) == 0) {
+                        close_fd(kept[i].fd);
+                        kept[i] = kept[--*count];
+                } else
+                        i++;
+}
+
+static void keeper_handle(struct kept *kept, unsigned *count, char *text, int fd, int ready_fd) {
+        const char *name = "";
+        bool store = false, forget = false;
+
+        for (char *save, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+                store |= strcmp(line, "FDSTORE=1") == 0;
+                forget |= strcmp(line, "FDSTOREREMOVE=1") == 0;
+                if (strncmp(line, "FDNAME=", 7) == 0)
+                        name = line + 7;
+                if (strcmp(line, "READY=1") == 0)
+                        (void) send(ready_fd, line, strlen(line), MSG_NOSIGNAL);
+        }
+        if (forget)
+                keeper_forget(kept, count, name);
+        if (!store || *count == KEPT_MAX) {
+                close_fd(fd); /* of a barrier: that answers it */
+                return;
+        }
+        snprintf(kept[*count].name, sizeof(kept[0].name), "%s", name);
+        kept[(*count)++].fd = fd;
+}
+
+static void keeper_main(int notify_fd, int ready_fd) {
+        static struct kept kept[KEPT_MAX];
+        unsigned count = 0;
+
+        for (;;) {
+                char text[1024];
+                union {
+                        struct cmsghdr header;
+                        char bytes[CMSG_SPACE(sizeof(int))];
+                } control;
+                struct iovec part = { .iov_base = text, .iov_len = sizeof(text) - 1 };
+                struct msghdr message = {
+                        .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+                };
+                struct pollfd polled = { .fd = notify_fd, .events = POLLIN };
+                int fd = -EBADF;
+                ssize_t n;
+
+                (void) poll(&polled, 1, -1);
+                n = recvmsg(notify_fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+                if (n < 0)
+                        continue;
+                if (message.msg_controllen > 0 && CMSG_FIRSTHDR(&message)->cmsg_type == SCM_RIGHTS)
+                        memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof(fd));
+                text[n] = '\0';
+                keeper_handle(kept, &count, text, fd, ready_fd);
+        }
+}
+
+/* Takes the notification socket over, and passes on that the daemon is ready: gives where. It ends with this process. */
+static int keeper_start(int notify_fd) {
+        pid_t supervisor = getpid(), pid;
+        int pair[2];
+
+        if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+                return negative_errno();
+        pid = fork();
+        if (pid < 0)
+                return negative_errno();
+        if (pid == 0) {
+                child_enter(supervisor);
+                (void) prctl(PR_SET_NAME, "bench-keeper");
+                keeper_main(notify_fd, pair[1]);
+        }
+        close_fd(pair[1]);
+        close_fd(notify_fd);
+        return pair[0];
+}
+
 /* 0 once it is ready; -ECHILD if it ended instead, -EINTR if the supervisor is to stop, -ETIMEDOUT */
 static int wait_ready(const struct bench *bench, pid_t pid, int notify_fd) {
         _cleanup_close_ int pid_fd = pidfd_open(pid, 0);
@@ -177,6 +266,7 @@ void server_start_daemon(struct bench *bench, enum server_kind kind) {
                 [SERVER_DAEMON] = "shmd",
                 [SERVER_FEW] = "few",
                 [SERVER_CROWDED] = "crowded",
+                [SERVER_KEPT] = "kept",
         };
         struct server *server = &bench->servers[kind];
         char notify_path[sizeof(bench->directory) + 16], log_path[sizeof(bench->directory) + 16];
@@ -198,7 +288,9 @@ void server_start_daemon(struct bench *bench, enum server_kind kind) {
                 server_trouble(server, "the notification socket", notify_fd);
                 return;
         }
-        pid = fork();
+        if (kind == SERVER_KEPT)
+                notify_fd = keeper_start(notify_fd);
+        pid = notify_fd < 0 ? -1 : fork();
         if (pid < 0) {
                 server_trouble(server, "the daemon", negative_errno());
                 return;
