@@ -16,7 +16,7 @@
  *    -ECONNREFUSED or -ENOENT: no daemon; -EPROTO: the peer breaks the protocol;
  *    -EOPNOTSUPP: it is too old for this; -ENOMEM, -EMFILE, -ENFILE: out of memory or
  *    descriptors, here or there; -EDQUOT: one of the user's limits; -ECONNRESET: the
- *    daemon went away, and whether it did what was asked is not known.
+ *    daemon went away, again and again, and whether it did what was asked is not known.
  *  - A connection whose daemon has gone is made anew by the next call that needs it, and holds
  *    are shown to the new daemon, watches set again. What is open and mapped stays usable throughout.
  *  - Thread safety: a connection, with all segments opened through it, is used

@@ -378,6 +378,7 @@ static void daemon_done(struct daemon *daemon) {
         daemon->kept = daemon->end == END_HANDED_OVER || (daemon->end == END_KEPT && daemon->store.active);
         daemon->registry.observer = NULL;
         daemon->registry.recorder = NULL;
+        store_commit(&daemon->store);
         if (daemon->end == END_PURGED)
                 store_purge(&daemon->store);
         if (daemon->end == END_HANDED_OVER)

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "daemon.h"
 #include "log.h"
@@ -52,9 +53,11 @@ static void manager_run(struct job *job) {
 
         if (manager->fd < 0) {
                 manager->result = handover_unkeep(manager->name);
+                atomic_fetch_add_explicit(&manager->store->told, 1, memory_order_release);
                 return;
         }
         manager->result = handover_keep(manager->name, manager->fd);
+        atomic_fetch_add_explicit(&manager->store->told, 1, memory_order_release);
         manager->fd = close_fd(manager->fd);
         if (manager->confirm && manager->result == 0)
                 manager->result = handover_wait(UINT64_MAX);
@@ -88,6 +91,7 @@ static int tell_manager(struct store *store, const char *name, int fd, bool conf
                 .confirm = confirm,
         };
         (void) snprintf(manager->name, sizeof(manager->name), "%s", name);
+        store->to_tell++;
         worker_submit(&store->notifier, &manager->job);
         return 0;
 }
@@ -351,6 +355,7 @@ static int carrier_new_kept(struct store *store, struct carrier **ret_carrier) {
                 carrier_free(store, carrier);
                 return r;
         }
+        carrier->told_when = store->to_tell;
         *ret_carrier = carrier;
         return 0;
 }
@@ -375,6 +380,17 @@ static void consider_rebuilding(struct store *store, struct carrier *carrier) {
                 (void) evtimer_add(store->rebuild_event, &rebuild_delay);
 }
 
+/*
+ * What is put in a carrier that the manager has not been told of would be lost with the daemon. Mostly it was told long ago; in
+ * a burst of creations the other thread may not have had its turn yet. A manager that does not read is not waited for without end.
+ */
+static void await_told(const struct store *store, unsigned when) {
+        const struct timespec pause = { .tv_nsec = 100000 };
+
+        for (unsigned i = 0; i < 1000 && (int) (atomic_load_explicit(&store->told, memory_order_acquire) - when) < 0; i++)
+                (void) nanosleep(&pause, NULL);
+}
+
 /* Nothing more is put in the current one. */
 static int carrier_rotate(struct store *store) {
         struct carrier *former = store->current;
@@ -385,6 +401,7 @@ static int carrier_rotate(struct store *store) {
                 if (r < 0)
                         return r;
         }
+        await_told(store, store->spare->told_when);
         store->current = TAKE_PTR(store->spare);
         if (former) {
                 former->fd = close_fd(former->fd);
@@ -434,7 +451,7 @@ static int send_to_current(struct store *store, struct segment *segment) {
         return r;
 }
 
-/* 0; -ETOOMANYREFS: too many descriptors are in sockets already, of a daemon that is not privileged; -ENOMEM, … */
+/* 0; -EMFILE: or too many descriptors are in sockets already, of a daemon that is not privileged; -ENOMEM, … */
 static int carry(struct store *store, struct segment *segment) {
         int r;
 
@@ -445,7 +462,7 @@ static int carry(struct store *store, struct segment *segment) {
                         r = send_to_current(store, segment);
         }
         if (r < 0)
-                return r;
+                return r == -ETOOMANYREFS ? -EMFILE : r;
         if (segment->custody.carrier)
                 carrier_leave(segment);
         carrier_enter(store->current, segment);

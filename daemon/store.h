@@ -19,6 +19,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -34,6 +35,7 @@ struct carrier {
         uint64_t number;
         unsigned entries; /* living or dead */
         unsigned live;
+        unsigned told_when; /* the manager knows of it once store.told is that */
         int fd;       /* the sending end, or -EBADF */
         bool rebuild; /* what lives in it is to move */
 };
@@ -57,6 +59,8 @@ struct store {
         size_t compacted_size;   /* bytes of the log when it was last compacted */
         uint64_t carrier_number; /* of the last one */
         struct worker notifier;
+        unsigned to_tell;     /* how many messages there have been for the manager */
+        _Atomic unsigned told; /* and how many of them were sent */
         struct event *rebuild_event;
         bool active;
         bool purged;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zlib.h>
 
 #include "state.h"
 #include "util.h"
@@ -177,6 +178,83 @@ START_TEST(test_noise) {
 }
 END_TEST
 
+/* --- records of other versions --- */
+
+/* As it is written, for daemons of other versions to rely on: size, checksum, fixed_size, the fixed part. */
+enum { AT_SIZE = 4, AT_CHECKSUM = 8, AT_TYPE = 12, AT_FIXED_SIZE = 14, AT_TIMES = 40, AT_FIXED = 64 };
+
+static void put16(unsigned char *to, uint16_t value) {
+        memcpy(to, &value, sizeof(value));
+}
+
+static void put32(unsigned char *to, uint32_t value) {
+        memcpy(to, &value, sizeof(value));
+}
+
+static uint32_t get32(const unsigned char *from) {
+        uint32_t value;
+
+        memcpy(&value, from, sizeof(value));
+        return value;
+}
+
+static uint16_t get16(const unsigned char *from) {
+        uint16_t value;
+
+        memcpy(&value, from, sizeof(value));
+        return value;
+}
+
+static void seal(unsigned char *record) {
+        uint32_t size = get32(record + AT_SIZE);
+        uLong sum = crc32(size, record + AT_TYPE, AT_TIMES - AT_TYPE);
+
+        put32(record + AT_CHECKSUM, (uint32_t) crc32(sum, record + AT_FIXED, size - AT_FIXED));
+}
+
+/* A newer daemon's fixed part is longer by that many bytes, an older one's shorter (negative). */
+static void make_other_version(int more) {
+        unsigned char *record = memory + sizeof(struct state_header);
+        uint16_t fixed_size = get16(record + AT_FIXED_SIZE);
+        uint32_t size = get32(record + AT_SIZE);
+        unsigned char copy[4096];
+
+        memcpy(copy, record, size);
+        memset(record + AT_FIXED + fixed_size, 0xee, (size_t) MAX(more, 0));
+        memcpy(record + AT_FIXED + fixed_size + more, copy + AT_FIXED + fixed_size, size - AT_FIXED - fixed_size);
+        put16(record + AT_FIXED_SIZE, (uint16_t) (fixed_size + more));
+        put32(record + AT_SIZE, (uint32_t) ((int) size + more));
+        seal(record);
+        state_header(&state_log)->end = state_log.position = sizeof(struct state_header) + (size_t) ((int) size + more);
+}
+
+START_TEST(test_newer_and_older) {
+        (void) state_append(&state_log, &segment);
+        state_commit(&state_log);
+        make_other_version(_i == 0 ? 24 : -24);
+        read_all();
+        ck_assert_uint_eq(told.damaged, 0);
+        ck_assert_uint_eq(told.count, 1);
+        ck_assert_str_eq(told.name[0], "name");
+        ck_assert_str_eq(told.last.creator.unit, "u.service");
+        ck_assert_uint_eq(told.last.owner.mode, 0640);
+        ck_assert_str_eq(told.last.creator.command, _i == 0 ? "cmd" : ""); /* the last of the fixed part */
+}
+END_TEST
+
+/* A kind of record that this daemon does not know is passed over. */
+START_TEST(test_unknown_type) {
+        unsigned char *record = memory + sizeof(struct state_header);
+
+        append_many(3);
+        put16(record + AT_TYPE, 77);
+        seal(record);
+        read_all();
+        ck_assert_uint_eq(told.damaged, 0);
+        ck_assert_uint_eq(told.count, 2);
+}
+END_TEST
+
 START_TEST(test_not_a_log) {
         ck_assert_int_eq(state_check(memory, 10), -EBADMSG);
         state_header(&state_log)->version = STATE_VERSION + 1;
@@ -201,6 +279,8 @@ int main(void) {
         tcase_add_test(tests, test_every_damaged_byte);
         tcase_add_test(tests, test_torn_end);
         tcase_add_test(tests, test_noise);
+        tcase_add_loop_test(tests, test_newer_and_older, 0, 2);
+        tcase_add_test(tests, test_unknown_type);
         tcase_add_test(tests, test_not_a_log);
         suite_add_tcase(suite, tests);
         runner = srunner_create(suite);
