@@ -15,7 +15,12 @@
 
 static struct shmd_wire_item items[SHMD_DESCRIPTORS_MAX];
 
-static struct shmd_wire_item failed_item(int r) {
+/* Nothing of it is left in the context for the next one. */
+static struct shmd_wire_item failed_item(struct op_context *context, int r) {
+        report_refusal(context, r);
+        context->segment = NULL;
+        context->name = NULL;
+        context->refusal = (struct shmd_wire_refusal) { 0 };
         return (struct shmd_wire_item) { .status = r < 0 ? status_from_errno(r) : (uint32_t) r };
 }
 
@@ -56,6 +61,8 @@ static int prepare_by_name(struct op_context *context, const char *name, size_t 
         r = op_check_name(name, size, &name, &size);
         if (r != 0)
                 return r;
+        context->name = name;
+        context->name_size = size;
         segment = registry_find_name(&context->daemon->registry, name, size);
         if (!segment)
                 return SHMD_NOT_FOUND;
@@ -106,7 +113,7 @@ int op_open_many(struct op_context *context, const struct shmd_wire_many *body) 
                 (void) take_name(&tail, &tail_size, &name, &size);
                 r = prepare_by_name(context, name, size, body->flags, &openings[opened]);
                 if (r != 0) {
-                        items[i] = failed_item(r);
+                        items[i] = failed_item(context, r);
                         continue;
                 }
                 items[i] = (struct shmd_wire_item) { .opened = opening_describe(context->daemon, &openings[opened]) };
@@ -200,12 +207,12 @@ static struct shmd_wire_item create_item(struct op_context *context, struct batc
         r = opening_prepare_create(context, create, (const char *) (create + 1), (size_t) create->name_size + create->labels_size,
                                    NULL, &opening);
         if (r != 0)
-                return failed_item(r);
+                return failed_item(context, r);
         item.opened = opening_describe(context->daemon, &opening);
         r = keep_fd(batch, &opening);
         if (r < 0) {
                 opening_abort(context, &opening);
-                return failed_item(r);
+                return failed_item(context, r);
         }
         opening_commit(context, &opening);
         return item;
@@ -218,12 +225,12 @@ static struct shmd_wire_item open_item(struct op_context *context, struct batch 
 
         r = prepare_by_name(context, name, size, batch->flags, &opening);
         if (r != 0)
-                return failed_item(r);
+                return failed_item(context, r);
         item.opened = opening_describe(context->daemon, &opening);
         r = keep_fd(batch, &opening);
         if (r < 0) {
                 opening_abort(context, &opening);
-                return failed_item(r);
+                return failed_item(context, r);
         }
         opening_commit(context, &opening);
         return item;
@@ -283,9 +290,10 @@ static void on_turn(evutil_socket_t fd, short what, void *userdata) {
                 r = evtimer_add(batch->event, &at_once);
         else
                 r = finish(&context, batch);
-        if (r < 0)
+        if (r < 0) {
+                report_broken(session, r);
                 session_close(session);
-        else
+        } else
                 daemon_settle(session->daemon);
 }
 

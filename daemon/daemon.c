@@ -27,6 +27,8 @@
 static void on_event(struct segment *segment, int event, const char *old_name, size_t old_size, void *userdata) {
         struct daemon *daemon = userdata;
 
+        if (event == WIRE_EVENT_UNLINKED && segment->expired)
+                report_expired(daemon, segment);
         if (event != WIRE_EVENT_CREATED && event != WIRE_EVENT_PUBLISHED)
                 generation_advance(&daemon->generation, segment->id);
         watcher_notify(daemon, segment, event, old_name, old_size);
@@ -250,6 +252,9 @@ static int fail(const char *what, int r) {
 static int init_parts(struct daemon *daemon, const struct handover *handover) {
         int r;
 
+        r = report_init(&daemon->report, daemon->base);
+        if (r < 0)
+                return fail("make a timer", r);
         r = memfd_init(&daemon->memfd, (unsigned) MIN(daemon->descriptors_max / 4, 65536u));
         if (r < 0)
                 return fail("use /proc/self/fd", r);
@@ -361,9 +366,7 @@ static void close_all_segments(struct daemon *daemon) {
                 log_info("%" PRIu64 " segments (%" PRIu64 " bytes) stay with %s", daemon->registry.segments, daemon->registry.bytes,
                          daemon->end == END_HANDED_OVER ? "the daemon that takes this one's place" : "the service manager");
         else if (daemon->registry.segments > 0)
-                log_message(LOG_NOTICE, "%" PRIu64 " segments (%" PRIu64 " bytes) end with this daemon; programs that have them "
-                                        "mapped keep their memory, their names are lost",
-                            daemon->registry.segments, daemon->registry.bytes);
+                report_lost_all(daemon, daemon->registry.segments, daemon->registry.bytes);
         while ((segment = registry_first(&daemon->registry))) {
                 lease_forget(&daemon->lease, segment);
                 registry_remove(segment);
@@ -397,6 +400,7 @@ static void daemon_done(struct daemon *daemon) {
         memfd_done(&daemon->memfd);
         registry_done(&daemon->registry);
         quota_done(&daemon->quota);
+        report_done(&daemon->report);
         if (daemon->linger_event)
                 event_free(daemon->linger_event);
         if (daemon->settle_event)

@@ -16,6 +16,7 @@
 #include "options.h"
 #include "quota.h"
 #include "registry.h"
+#include "report.h"
 #include "server.h"
 #include "store.h"
 #include "watch.h"
@@ -40,6 +41,7 @@ struct daemon {
         struct generation generation;
         struct absents absents;
         struct store store;
+        struct report report;
         struct server server;
         struct watch_index watches; /* of names, by clients: watcher.h */
         struct watch_index waits;

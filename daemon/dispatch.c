@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "daemon.h"
-#include "log.h"
 #include "name.h"
 #include "opening.h"
 
@@ -41,7 +40,8 @@ int op_reply_with_tail(struct op_context *context, const void *body, const void 
         return op_reply_with_all(context, body, tail, tail_size, NULL, 0);
 }
 
-int op_refuse(struct op_context *context, int status, const struct segment *segment) {
+int op_refuse(struct op_context *context, int status, struct segment *segment) {
+        context->segment = segment;
         context->refusal.uid = segment->owner.uid;
         context->refusal.gid = segment->owner.gid;
         context->refusal.mode = segment->owner.mode;
@@ -147,22 +147,13 @@ static int handle(struct op_context *context, const void *body, size_t body_size
         return handlers[operation->number](context, body);
 }
 
-static void log_rule_broken(const struct session *session, const char *what) {
-        const struct credentials *credentials = &session->credentials;
-        struct log_fields fields = { .uid = credentials->uid, .pid = credentials->pid };
-
-        log_fields(LOG_NOTICE, &fields, "disconnecting process %d of user %u: %s", (int) credentials->pid,
-                   (unsigned) credentials->uid, what);
-}
-
 /* Exactly one answer: the handler's, or a refusal for what it returned. */
 static int conclude(struct op_context *context, int r) {
         if (context->answered)
                 return r;
-        if (r < 0) {
-                log_debug("operation %s failed: %s", context->operation->name, strerror(-r));
+        report_refusal(context, r);
+        if (r < 0)
                 r = status_from_errno(r);
-        }
         return answer_refusal(context, context->operation->number, r > 0 ? (unsigned) r : SHMD_FAILED);
 }
 
@@ -177,7 +168,7 @@ int dispatch(struct session *session, const void *message, size_t size, struct w
         int r;
 
         if (size < sizeof(*header) || header->status > SHMD_WIRE_REPEATED) {
-                log_rule_broken(session, "it sent something that is no message");
+                report_cut_off(session, "it sent something that is no message");
                 return -EPROTO;
         }
         context.serial = header->serial;
@@ -193,7 +184,7 @@ int dispatch(struct session *session, const void *message, size_t size, struct w
                 /* Nobody would hear an answer; what is not held needs no release. */
                 if (r != SHMD_MALFORMED)
                         return 0;
-                log_rule_broken(session, "it sent a malformed one-way request");
+                report_cut_off(session, "it sent a malformed one-way request");
                 return -EPROTO;
         }
         return conclude(&context, r);

@@ -16,8 +16,8 @@ struct op_context {
         struct daemon *daemon;
         struct session *session;
         const struct operation *operation;
-        struct segment *segment; /* what the request's target names, if the table asks for it */
-        const char *name;        /* of the target, checked; NULL if it was given by id */
+        struct segment *segment; /* what the request's target names, if the table asks for it; or what was refused */
+        const char *name;        /* of the target, or of what is to be made, checked; NULL if it was given by id */
         size_t name_size;
         const char *tail; /* what follows the request's structure, less the target's name */
         size_t tail_size;
@@ -60,8 +60,8 @@ int op_reply_with_tail(struct op_context *context, const void *body, const void 
 int op_reply_with_all(struct op_context *context, const void *body, const void *tail, size_t tail_size, const int *fds,
                       unsigned fds_count);
 
-/* Fills in whose the thing is that was refused. */
-int op_refuse(struct op_context *context, int status, const struct segment *segment);
+/* Notes what was refused, and fills in whose it is. */
+int op_refuse(struct op_context *context, int status, struct segment *segment);
 
 /* The handlers, one for each row of operations.def. */
 #define OPERATION(number, NAME, name, request, reply, tail, fds_in, fds_out, right, flags) \

@@ -101,16 +101,28 @@ static void log_to_journal(int level, const struct log_fields *fields, const cha
         (void) sd_journal_sendv(entry.part, entry.count);
 }
 
+bool log_is_enabled(int level) {
+        return level <= log_max_level;
+}
+
+/* What clients choose is in the text: no line of it may look like one of ours, or move a terminal's cursor. */
+static void clean(char *text) {
+        for (; *text; text++)
+                if ((unsigned char) *text < ' ' || *text == 0x7f)
+                        *text = '?';
+}
+
 void log_fields(int level, const struct log_fields *fields, const char *format, ...) {
         int saved = errno;
         char message[512];
         va_list ap;
 
-        if (level > log_max_level)
+        if (!log_is_enabled(level))
                 return;
         va_start(ap, format);
         (void) vsnprintf(message, sizeof(message), format, ap);
         va_end(ap);
+        clean(message);
 
         if (log_to == LOG_TARGET_JOURNAL)
                 log_to_journal(level, fields, message);

@@ -25,6 +25,9 @@ void log_setup(enum log_target target, int max_level);
 int log_level_from_string(const char *word, int *ret_level);
 int log_target_from_string(const char *word, enum log_target *ret_target);
 
+/* Whether what has that level is told at all. */
+bool log_is_enabled(int level);
+
 /* Fields of the journal; zero or NULL leaves one out. */
 struct log_fields {
         const char *message_id;

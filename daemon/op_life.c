@@ -140,7 +140,7 @@ static void life_done(struct job *job) {
         else
                 r = finish_resize(session, segment, life->size, life->serial);
         if (r < 0 && session)
-                session_break(session);
+                session_break(session, r);
         free(life);
 }
 

@@ -83,6 +83,7 @@ int op_unlink(struct op_context *context, const struct shmd_wire_unlink *body) {
         /* Whoever hears of the answer may not find the name in what he remembers any more. */
         generation_advance(&context->daemon->generation, context->segment->id);
         /* Recorded before it is answered: what a client was told is true after the daemon's death, too. */
+        report_reclaimed(context->session, context->segment);
         registry_unlink(context->segment, context->now_usec);
         return op_reply(context, &reply, NULL, 0);
 }

@@ -178,6 +178,8 @@ static int make_plan(struct op_context *context, const struct shmd_wire_create *
                 return r;
         if (body->labels_size > SHMD_LABELS_MAX || !labels_check(labels, body->labels_size))
                 return SHMD_INVALID;
+        context->name = plan.name;
+        context->name_size = plan.name_size;
         plan.mode = plan.posix ? body->mode : body->mode & 0666;
         r = plan_size(context, body, file, &plan);
         if (r != 0)

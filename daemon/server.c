@@ -224,9 +224,12 @@ static void take_client(struct server *server, int fd) {
         if (r == 0)
                 r = quota_charge(&daemon->quota, credentials.uid, QUOTA_DESCRIPTORS, 1, &descriptor, &refusal);
         if (r != 0) {
+                unsigned status = r < 0 ? status_from_errno(r) : (unsigned) r;
+
+                report_turned_away(daemon, &credentials, status, &refusal);
                 charge_done(&charge);
                 credentials_done(&credentials);
-                turn_away(daemon, fd, r < 0 ? status_from_errno(r) : (unsigned) r, &refusal);
+                turn_away(daemon, fd, status, &refusal);
                 return;
         }
         credentials.administrator = is_administrator(daemon, &credentials);
@@ -254,8 +257,10 @@ static void refuse_for_descriptors(struct server *server) {
         refusal.requested = 1;
         server->spare_fd = close_fd(server->spare_fd);
         fd = accept4(server->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd >= 0)
+        if (fd >= 0) {
+                report_turned_away(server->daemon, NULL, SHMD_NO_DESCRIPTORS, &refusal);
                 turn_away(server->daemon, fd, SHMD_NO_DESCRIPTORS, &refusal);
+        }
         server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         /* Not even that, or the client's socket is still being closed elsewhere: wait until something is free. */
         if (server->spare_fd < 0)

@@ -11,7 +11,6 @@
 #include "batch.h"
 #include "daemon.h"
 #include "dispatch.h"
-#include "log.h"
 #include "peer.h"
 #include "util.h"
 
@@ -131,7 +130,7 @@ static void update_reading(struct session *session) {
         if (read == !!event_pending(session->read_event, EV_READ, NULL))
                 return;
         if ((read ? event_add(session->read_event, NULL) : event_del(session->read_event)) < 0)
-                session_break(session);
+                session_break(session, -ENOMEM);
 }
 
 /*
@@ -142,7 +141,7 @@ static void rearm_reading(struct session *session) {
         if (!event_pending(session->read_event, EV_READ, NULL))
                 return;
         if (event_del(session->read_event) < 0 || event_add(session->read_event, NULL) < 0)
-                session_break(session);
+                session_break(session, -ENOMEM);
 }
 
 /* The event comes each time that the client has read something. */
@@ -215,7 +214,7 @@ void session_send_event(struct session *session, const struct shmd_wire_event *e
                 r = wait_for_room(session);
         }
         if (r < 0)
-                session_break(session);
+                session_break(session, r);
 }
 
 int session_send_now(struct session *session, const struct shmd_wire_header *header, const void *body, size_t body_size,
@@ -230,9 +229,10 @@ void session_set_busy(struct session *session, bool busy) {
         update_reading(session);
 }
 
-void session_break(struct session *session) {
+void session_break(struct session *session, int error) {
         if (session->broken)
                 return;
+        report_broken(session, error);
         session->broken = true;
         TAILQ_INSERT_TAIL(&session->daemon->broken, session, broken_entry);
         daemon_settle_later(session->daemon);
@@ -338,26 +338,23 @@ static int send_parked(struct session *session) {
 
 static void on_writable(evutil_socket_t fd, short what, void *userdata) {
         struct session *session = userdata;
+        bool waits;
         int r;
 
         (void) fd;
         (void) what;
         r = send_parked(session);
-        if (r == -EAGAIN) {
-                if (wait_for_room(session) < 0)
-                        session_close(session);
-                return;
-        }
-        if (must_wait(r)) {
-                if (wait_for_kernel(session) < 0)
-                        session_close(session);
-                return;
-        }
-        (void) event_del(session->write_event);
+        waits = must_wait(r);
+        if (waits)
+                r = r == -EAGAIN ? wait_for_room(session) : wait_for_kernel(session);
+        else
+                (void) event_del(session->write_event);
         if (r < 0) {
+                report_broken(session, r);
                 session_close(session);
-                return;
         }
+        if (r < 0 || waits)
+                return;
         update_reading(session);
         rearm_reading(session);
 }
@@ -391,9 +388,9 @@ static void on_readable(evutil_socket_t fd, short what, void *userdata) {
         if (n == -EAGAIN)
                 return;
         if (n == -EMSGSIZE || n == -EBADMSG)
-                log_info("disconnecting process %d of user %u: its message was too long or had too many descriptors",
-                         (int) session->credentials.pid, (unsigned) session->credentials.uid);
+                report_cut_off(session, "its message was too long or had too many descriptors");
         if (n <= 0 || r < 0) {
+                report_broken(session, r);
                 session_close(session);
                 return;
         }

@@ -96,8 +96,8 @@ void session_send_event(struct session *session, const struct shmd_wire_event *e
 /* A request's work goes on elsewhere; reading stops until it is answered. */
 void session_set_busy(struct session *session, bool busy);
 
-/* Closes it before the loop's next turn. */
-void session_break(struct session *session);
+/* Closes it before the loop's next turn, for a failure: -errno. */
+void session_break(struct session *session, int error);
 
 /* Finds out command, unit, executable and start time, once. */
 void session_describe(struct session *session);

@@ -92,12 +92,16 @@ static void on_timeout(evutil_socket_t fd, short what, void *userdata) {
         struct wait *wait = userdata;
         struct session *session = wait->session;
         uint32_t serial = wait->serial;
+        int r;
 
         (void) fd;
         (void) what;
         wait_free(wait);
-        if (dispatch_late_refusal(session, SHMD_OP_OPEN, serial, SHMD_TIMED_OUT) < 0)
+        r = dispatch_late_refusal(session, SHMD_OP_OPEN, serial, SHMD_TIMED_OUT);
+        if (r < 0) {
+                report_broken(session, r);
                 session_close(session);
+        }
 }
 
 /* A century is for ever, and fits every time_t's arithmetic. */
@@ -186,12 +190,14 @@ static void answer(struct daemon *daemon, struct wait *wait) {
         struct segment *segment = registry_find_name(&daemon->registry, wait->watch.prefix, wait->watch.size);
         struct session *session = wait->session;
         uint32_t serial = wait->serial, flags = wait->flags;
+        int r;
 
         if (!segment)
                 return;
         wait_free(wait);
-        if (dispatch_late_open(session, serial, segment, flags) < 0)
-                session_break(session);
+        r = dispatch_late_open(session, serial, segment, flags);
+        if (r < 0)
+                session_break(session, r);
 }
 
 bool wait_answer_some(struct daemon *daemon, unsigned budget) {

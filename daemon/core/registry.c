@@ -166,9 +166,15 @@ struct segment *registry_next_linger(struct registry *registry) {
         return RB_MIN(linger_tree, &registry->lingering);
 }
 
+/* Nobody asked for it. */
+static void expire(struct segment *segment, uint64_t now_usec) {
+        segment->expired = segment->state != WIRE_STATE_UNLINKED;
+        registry_unlink(segment, now_usec);
+}
+
 void registry_linger_over(struct segment *segment, uint64_t now_usec) {
         linger_stop(segment);
-        registry_unlink(segment, now_usec);
+        expire(segment, now_usec);
 }
 
 /* A client's time to linger may be for ever. */
@@ -654,6 +660,7 @@ enum settled registry_settle(struct segment *segment, uint64_t monotonic_usec, u
                 }
                 if (segment->lifetime != WIRE_LIFETIME_HOLDERS)
                         return SETTLED_KEEP;
+                segment->expired = true;
         }
         registry_remove(segment);
         observe(segment, WIRE_EVENT_FREED);
@@ -784,7 +791,7 @@ bool client_reap(struct client *client, unsigned budget, uint64_t now_usec) {
                 TAILQ_REMOVE(&client->created, segment, by_creator);
                 segment->creator.client = NULL;
                 if (segment->lifetime == WIRE_LIFETIME_CREATOR || segment->state == WIRE_STATE_UNPUBLISHED)
-                        registry_unlink(segment, now_usec);
+                        expire(segment, now_usec);
         }
         return RB_EMPTY(&client->holds) && TAILQ_EMPTY(&client->created);
 }

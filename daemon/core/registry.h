@@ -108,6 +108,7 @@ struct segment {
         bool resizable;
         bool single_writer;
         bool had_name; /* was published once */
+        bool expired;  /* it was its lifetime that took its name */
         bool truncated; /* a file that was made shorter than the segment */
         bool idle_queued;
         bool handed_out; /* a descriptor has left since the kernel last said that nobody has one */

@@ -76,10 +76,24 @@ for status in $(sed -n 's/^ *STATUS([0-9]*, \([A-Z_]*\),.*/\1/p' "$source/protoc
         grep -q -w "SHMD_$status" "$protocol" || complain "shmd-protocol.7 does not tell of the status $status"
 done
 
+# --- messages ---
+
+messages=$SHMD_TEST_BUILDDIR/daemon/shmd-messages.7
+[ -e "$messages" ] || messages=$source/daemon/shmd-messages.7
+ids=$(sed -n 's/^MESSAGE([A-Z_]*, "\([0-9a-f]*\)".*/\1/p' "$source/daemon/messages.def")
+[ "$(echo "$ids" | wc -l)" -ge 9 ] || fail "messages.def could not be read: $ids"
+for id in $ids; do
+        grep -q "^\.Li MESSAGE_ID=$id\$" "$messages" || complain "shmd-messages.7 does not tell of $id"
+done
+# What the examples look for
+for id in $(sed -n '/^\.Sh EXAMPLES/,$s/.*MESSAGE_ID=\([0-9a-f]*\).*/\1/p' "$messages"); do
+        echo "$ids" | grep -q -x "$id" || complain "an example of shmd-messages.7 has an id of no message: $id"
+done
+
 # --- well-formed pages ---
 
 if command -v mandoc >/dev/null; then
-        for page in "$source"/client/man/*.3 "$tool" "$daemon" "$protocol"; do
+        for page in "$source"/client/man/*.3 "$tool" "$daemon" "$protocol" "$messages"; do
                 mandoc -T lint -W warning "$page" >lint 2>&1 || complain "$(head -n 5 lint)"
         done
 else
