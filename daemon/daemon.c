@@ -117,8 +117,12 @@ void daemon_settle(struct daemon *daemon) {
                 return;
         daemon->settling = true;
         close_broken(daemon);
-        more = reap_clients(daemon);
-        more |= ask_about_idle(daemon);
+        more = watcher_tell_some(daemon);
+        /* What ends is told, too. */
+        if (!notices_are_many(&daemon->notices)) {
+                more |= reap_clients(daemon);
+                more |= ask_about_idle(daemon);
+        }
         more |= wait_answer_some(daemon, SETTLE_WAITS);
         more |= absents_reap(&daemon->absents, SETTLE_HOLDS);
         more |= store_settle(&daemon->store);
@@ -333,6 +337,8 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
         absents_init(&daemon->absents, daemon);
         watch_index_init(&daemon->watches);
         watch_index_init(&daemon->waits);
+        notices_init(&daemon->notices);
+        TAILQ_INIT(&daemon->held);
         TAILQ_INIT(&daemon->ready);
         TAILQ_INIT(&daemon->dying);
         TAILQ_INIT(&daemon->broken);
@@ -393,6 +399,7 @@ static void daemon_done(struct daemon *daemon) {
                 (void) session_reap(session, UINT_MAX);
         absents_done(&daemon->absents);
         close_all_segments(daemon);
+        notices_done(&daemon->notices);
         worker_done(&daemon->worker);
         worker_abandon(&daemon->discarder);
         lease_done(&daemon->lease);

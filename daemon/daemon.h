@@ -45,6 +45,8 @@ struct daemon {
         struct server server;
         struct watch_index watches; /* of names, by clients: watcher.h */
         struct watch_index waits;
+        struct notices notices;      /* events that are yet to be told */
+        struct held_list held;       /* not read from until they are */
         struct wait_queue ready;     /* waits whose name was published */
         struct session_list dying;   /* closed, with holds that are yet to end */
         struct broken_list broken;   /* to be closed */

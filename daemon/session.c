@@ -125,7 +125,7 @@ static int send_now(struct session *session, const struct shmd_wire_header *head
 
 /* Nothing is read from a client while it owes us something: to read, or to wait. */
 static void update_reading(struct session *session) {
-        bool read = TAILQ_EMPTY(&session->parked) && !session->busy;
+        bool read = TAILQ_EMPTY(&session->parked) && !session->busy && !session->held;
 
         if (read == !!event_pending(session->read_event, EV_READ, NULL))
                 return;
@@ -191,29 +191,34 @@ static int send_lost(struct session *session) {
         int r;
 
         r = send_now(session, &header, &event, sizeof(event), NULL, 0, NULL, 0);
-        if (r == 0)
-                session->events_lost = false;
-        return r;
+        if (r < 0)
+                return r;
+        /* What happened until now he will see when he looks; an older event after this one would mislead him. */
+        session->events_from = session->daemon->notices.next_number;
+        session->events_lost = false;
+        return 0;
 }
 
-void session_send_event(struct session *session, const struct shmd_wire_event *event, const char *name, const char *old_name) {
+void session_lose_events(struct session *session) {
+        if (session->events_lost || session->broken)
+                return;
+        session->events_lost = true;
+        if (wait_for_room(session) < 0)
+                session_break(session, -ENOMEM);
+}
+
+void session_send_event(struct session *session, const struct shmd_wire_event *event, const char *names) {
         struct shmd_wire_header header = { .operation = SHMD_OP_EVENT };
-        char tail[2 * SHMD_NAME_MAX];
         int r;
 
         if (session->events_lost || session->broken)
                 return;
-        memcpy(tail, name, event->name_size);
-        if (event->old_name_size > 0)
-                memcpy(tail + event->name_size, old_name, event->old_name_size);
-        r = TAILQ_EMPTY(&session->parked) ? send_now(session, &header, event, sizeof(*event), tail,
+        r = TAILQ_EMPTY(&session->parked) ? send_now(session, &header, event, sizeof(*event), names,
                                                      (size_t) event->name_size + event->old_name_size, NULL, 0)
                                           : -EAGAIN;
-        if (must_wait(r)) {
-                session->events_lost = true;
-                r = wait_for_room(session);
-        }
-        if (r < 0)
+        if (must_wait(r))
+                session_lose_events(session);
+        else if (r < 0)
                 session_break(session, r);
 }
 
@@ -222,6 +227,33 @@ int session_send_now(struct session *session, const struct shmd_wire_header *hea
         if (!TAILQ_EMPTY(&session->parked))
                 return -EAGAIN;
         return send_now(session, header, body, body_size, tail, tail_size, fds, fds_count);
+}
+
+/* Whoever has caused more events while there were many waits until they are told. */
+static void consider_hold(struct session *session, uint64_t number_before) {
+        struct notices *notices = &session->daemon->notices;
+
+        if (session->held || notices->next_number == number_before || !notices_are_many(notices))
+                return;
+        session->held = true;
+        TAILQ_INSERT_TAIL(&session->daemon->held, session, held_entry);
+        update_reading(session);
+}
+
+static void release(struct session *session) {
+        if (!session->held)
+                return;
+        session->held = false;
+        TAILQ_REMOVE(&session->daemon->held, session, held_entry);
+        if (session->read_event)
+                update_reading(session);
+}
+
+void session_release_held(struct daemon *daemon) {
+        struct session *session;
+
+        while ((session = TAILQ_FIRST(&daemon->held)))
+                release(session);
 }
 
 void session_set_busy(struct session *session, bool busy) {
@@ -305,6 +337,7 @@ void session_close(struct session *session) {
                 parked_free(parked);
         }
         free_events(session);
+        release(session);
         close_socket(session);
         charge_done(&session->charge);
         charge_done(&session->descriptor);
@@ -376,6 +409,7 @@ static void on_readable(evutil_socket_t fd, short what, void *userdata) {
         struct daemon *daemon = session->daemon;
         struct wire_fds fds = WIRE_FDS_INIT;
         bool take_fds = worker_load(&daemon->discarder) < DISCARD_MAX;
+        uint64_t number = daemon->notices.next_number;
         ssize_t n;
         int r = 0;
 
@@ -394,6 +428,7 @@ static void on_readable(evutil_socket_t fd, short what, void *userdata) {
                 session_close(session);
                 return;
         }
+        consider_hold(session, number);
         if (event_pending(session->write_event, EV_WRITE, NULL))
                 rearm_reading(session);
         daemon_settle(daemon);

@@ -42,6 +42,7 @@ TAILQ_HEAD(parked_queue, parked);
 struct session {
         TAILQ_ENTRY(session) entry; /* of the server, or of the dying */
         TAILQ_ENTRY(session) broken_entry;
+        TAILQ_ENTRY(session) held_entry;
         struct daemon *daemon;
         struct client client;
         struct credentials credentials;
@@ -58,8 +59,10 @@ struct session {
         unsigned fds_largest;   /* of the messages with those */
         bool greeted;           /* HELLO is done */
         bool busy;              /* a request is being worked on elsewhere: nothing more is read */
+        bool held;              /* it caused more events than can be told at once: nothing more is read */
         bool broken;            /* to be closed as soon as nobody is in the middle of using it */
         bool events_lost;       /* and it has not been told yet */
+        uint64_t events_from;   /* the first notice that it is told of: what was lost, and all before that, it looks up */
         bool described;         /* command and unit are known */
         uint32_t done_serial;   /* of its former connection: the last request of which something was recorded */
         uint64_t started;       /* of the process: clock ticks since boot */
@@ -70,6 +73,7 @@ struct session {
 
 TAILQ_HEAD(session_list, session);
 TAILQ_HEAD(broken_list, session);
+TAILQ_HEAD(held_list, session);
 
 /* Takes the socket and the credentials, whatever the outcome. 0 or -ENOMEM. */
 int session_new(struct daemon *daemon, int socket_fd, struct credentials *credentials, struct session **ret_session);
@@ -90,8 +94,14 @@ int session_send(struct session *session, const struct shmd_wire_header *header,
 int session_send_now(struct session *session, const struct shmd_wire_header *header, const void *body, size_t body_size,
                      const void *tail, size_t tail_size, const int *fds, unsigned fds_count);
 
-/* Sends an event, or notes that one was lost. Never closes the session. */
-void session_send_event(struct session *session, const struct shmd_wire_event *event, const char *name, const char *old_name);
+/* Sends an event, or notes that one was lost. names: the name, then the old name. Never closes the session. */
+void session_send_event(struct session *session, const struct shmd_wire_event *event, const char *names);
+
+/* Notes that one was lost; he will be told after what he has been sent. */
+void session_lose_events(struct session *session);
+
+/* Reads on from those that were held. */
+void session_release_held(struct daemon *daemon);
 
 /* A request's work goes on elsewhere; reading stops until it is answered. */
 void session_set_busy(struct session *session, bool busy);

@@ -7,6 +7,161 @@
 #include "dispatch.h"
 #include "util.h"
 
+/* --- what there is to tell --- */
+
+/* An event as it was when it happened; told to one watcher after the other, in turns. */
+struct notice {
+        TAILQ_ENTRY(notice) entry;
+        uint64_t number; /* in the order of what happened */
+        struct shmd_wire_event event;
+        struct ownership owner;
+        bool had_name;
+        char names[]; /* the name, the old name */
+};
+
+/* So many at most: then watchers are told that events are missing. */
+#define NOTICES_MAX 4096u
+/* From so many on, whoever causes more has to wait until these are told. */
+#define NOTICES_HIGH 64u
+
+/* What may be done at one turn of the loop. To send an event takes about as long as to pass over so many watches. */
+#define TURN_COST 256u
+#define SEND_COST 16u
+
+void notices_init(struct notices *notices) {
+        *notices = (struct notices) { .next_number = 1 };
+        TAILQ_INIT(&notices->queue);
+}
+
+static void drop_first(struct notices *notices) {
+        struct notice *notice = TAILQ_FIRST(&notices->queue);
+
+        TAILQ_REMOVE(&notices->queue, notice, entry);
+        notices->count--;
+        notices->begun = notices->old = false;
+        notices->next = NULL;
+        free(notice);
+}
+
+void notices_done(struct notices *notices) {
+        while (notices->count > 0)
+                drop_first(notices);
+}
+
+bool notices_are_many(const struct notices *notices) {
+        return notices->count >= NOTICES_HIGH;
+}
+
+/* The watch after one (NULL: the first) that a change concerns: by the name, and of a renaming then by the old name alone. */
+static struct watch *next_concerned(struct watch_index *index, const struct shmd_wire_event *event, const char *name,
+                                    const char *old_name, struct watch *watch, bool *old) {
+        if (!*old) {
+                watch = watch_next(index, name, event->name_size, watch);
+                if (watch || event->old_name_size == 0)
+                        return watch;
+                *old = true;
+        }
+        do
+                watch = watch_next(index, old_name, event->old_name_size, watch);
+        while (watch && watch_concerns(watch, name, event->name_size));
+        return watch;
+}
+
+static void advance(struct daemon *daemon, struct watch *watch) {
+        struct notices *notices = &daemon->notices;
+        const struct notice *notice = TAILQ_FIRST(&notices->queue);
+
+        notices->next = next_concerned(&daemon->watches, &notice->event, notice->names, notice->names + notice->event.name_size, watch,
+                                       &notices->old);
+}
+
+/* What never had a name is its creator's business. */
+static bool may_hear(const struct watcher *watcher, const struct notice *notice) {
+        return notice->had_name || policy_manage(&watcher->session->credentials, &notice->owner) == 0;
+}
+
+/* Gives what it cost. */
+static unsigned tell(struct watcher *watcher, struct notice *notice) {
+        struct session *session = watcher->session;
+
+        if (session->events_lost || session->broken || notice->number < MAX(watcher->from, session->events_from) ||
+            !may_hear(watcher, notice))
+                return 1;
+        notice->event.watch = watcher->watch.key;
+        session_send_event(session, &notice->event, notice->names);
+        return SEND_COST;
+}
+
+bool watcher_tell_some(struct daemon *daemon) {
+        struct notices *notices = &daemon->notices;
+
+        for (unsigned cost = 0; cost < TURN_COST && notices->count > 0; cost++) {
+                if (!notices->begun) {
+                        notices->begun = true;
+                        advance(daemon, NULL);
+                } else if (notices->next) {
+                        struct watch *watch = notices->next;
+
+                        advance(daemon, watch);
+                        cost += tell((struct watcher *) watch, TAILQ_FIRST(&notices->queue));
+                } else
+                        drop_first(notices);
+        }
+        if (!notices_are_many(notices))
+                session_release_held(daemon);
+        return notices->count > 0;
+}
+
+static struct notice *notice_new(const struct segment *segment, const struct shmd_wire_event *event, const char *old_name) {
+        struct notice *notice = malloc(sizeof(*notice) + event->name_size + event->old_name_size);
+
+        if (!notice)
+                return NULL;
+        notice->event = *event;
+        notice->owner = segment->owner;
+        notice->had_name = segment->had_name;
+        memcpy(notice->names, segment->name, event->name_size);
+        if (event->old_name_size > 0)
+                memcpy(notice->names + event->name_size, old_name, event->old_name_size);
+        return notice;
+}
+
+/* There is no room for one more: all whom it concerns look again. */
+static void lose(struct daemon *daemon, const struct segment *segment, const struct shmd_wire_event *event, const char *old_name) {
+        struct watch *watch = NULL;
+        bool old = false;
+
+        while ((watch = next_concerned(&daemon->watches, event, segment->name, old_name, watch, &old)))
+                session_lose_events(((struct watcher *) watch)->session);
+}
+
+static void note(struct daemon *daemon, const struct segment *segment, int kind, const char *old_name, size_t old_size) {
+        const struct shmd_wire_event event = {
+                .id = segment->id,
+                .size = segment->size,
+                .time_usec = now_realtime_usec(),
+                .kind = (uint32_t) kind,
+                .uid = segment->owner.uid,
+                .name_size = segment->name_size,
+                .old_name_size = (uint16_t) old_size,
+        };
+        struct notices *notices = &daemon->notices;
+        struct notice *notice;
+        bool old = false;
+
+        if (!next_concerned(&daemon->watches, &event, segment->name, old_name, NULL, &old))
+                return;
+        notice = notices->count < NOTICES_MAX ? notice_new(segment, &event, old_name) : NULL;
+        if (!notice) {
+                lose(daemon, segment, &event, old_name);
+                return;
+        }
+        notice->number = notices->next_number++;
+        TAILQ_INSERT_TAIL(&notices->queue, notice, entry);
+        notices->count++;
+        daemon_settle_later(daemon);
+}
+
 /* --- watches --- */
 
 int watcher_new(struct session *session, const char *prefix, size_t size, bool exact, struct watcher **ret_watcher,
@@ -23,6 +178,7 @@ int watcher_new(struct session *session, const char *prefix, size_t size, bool e
                 return r;
         }
         watcher->session = session;
+        watcher->from = daemon->notices.next_number;
         watch_insert(&daemon->watches, &watcher->watch, prefix, size, exact);
         LIST_INSERT_HEAD(&session->watchers, watcher, entry);
         *ret_watcher = watcher;
@@ -30,7 +186,11 @@ int watcher_new(struct session *session, const char *prefix, size_t size, bool e
 }
 
 void watcher_free(struct watcher *watcher) {
-        watch_remove(&watcher->session->daemon->watches, &watcher->watch);
+        struct daemon *daemon = watcher->session->daemon;
+
+        if (daemon->notices.next == &watcher->watch)
+                advance(daemon, &watcher->watch);
+        watch_remove(&daemon->watches, &watcher->watch);
         LIST_REMOVE(watcher, entry);
         charge_done(&watcher->charge);
         free(watcher);
@@ -41,49 +201,6 @@ void watcher_free_all(struct session *session) {
 
         while ((watcher = LIST_FIRST(&session->watchers)))
                 watcher_free(watcher);
-}
-
-/* What never had a name is its creator's business. */
-static bool may_hear(const struct watcher *watcher, const struct segment *segment) {
-        if (segment->had_name)
-                return true;
-        return policy_manage(&watcher->session->credentials, &segment->owner) == 0;
-}
-
-static void tell(struct watcher *watcher, struct segment *segment, int kind, const char *old_name, size_t old_size) {
-        struct shmd_wire_event event = {
-                .watch = watcher->watch.key,
-                .id = segment->id,
-                .size = segment->size,
-                .time_usec = now_realtime_usec(),
-                .kind = (uint32_t) kind,
-                .uid = segment->owner.uid,
-                .name_size = segment->name_size,
-                .old_name_size = (uint16_t) old_size,
-        };
-
-        if (may_hear(watcher, segment))
-                session_send_event(watcher->session, &event, segment->name, old_name);
-}
-
-static void tell_all(struct daemon *daemon, struct segment *segment, int event, const char *old_name, size_t old_size) {
-        struct watch *watch = NULL;
-
-        while ((watch = watch_next(&daemon->watches, segment->name, segment->name_size, watch)))
-                tell((struct watcher *) watch, segment, event, old_name, old_size);
-}
-
-/* Those who watch the old name and not the new one hear of a renaming, too. */
-static void tell_old(struct daemon *daemon, struct segment *segment, const char *old_name, size_t old_size) {
-        struct watch *watch = NULL;
-
-        while ((watch = watch_next(&daemon->watches, old_name, old_size, watch))) {
-                bool told = watch->size <= segment->name_size && memcmp(watch->prefix, segment->name, watch->size) == 0 &&
-                            (!watch->exact || watch->size == segment->name_size);
-
-                if (!told)
-                        tell((struct watcher *) watch, segment, WIRE_EVENT_RENAMED, old_name, old_size);
-        }
 }
 
 /* --- waits --- */
@@ -212,9 +329,7 @@ bool wait_answer_some(struct daemon *daemon, unsigned budget) {
 }
 
 void watcher_notify(struct daemon *daemon, struct segment *segment, int event, const char *old_name, size_t old_size) {
-        tell_all(daemon, segment, event, old_name, old_size);
-        if (event == WIRE_EVENT_RENAMED)
-                tell_old(daemon, segment, old_name, old_size);
+        note(daemon, segment, event, old_name, old_size);
         if (event == WIRE_EVENT_PUBLISHED || event == WIRE_EVENT_RENAMED)
                 make_ready(daemon, segment);
 }

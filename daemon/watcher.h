@@ -23,8 +23,32 @@ struct watcher {
         LIST_ENTRY(watcher) entry;
         struct session *session;
         struct charge charge;
+        uint64_t from; /* the first notice that it is told of */
 };
 LIST_HEAD(watcher_list, watcher);
+
+struct notice;
+TAILQ_HEAD(notice_queue, notice);
+
+/*
+ * What happened and has not been told to all yet. One change may concern hundreds of watchers, one request change
+ * hundreds of names; so they are told some at a time, in the order of what happened. Bounded: clients that cause much are not read
+ * from until it is told, and where even that is not enough events are lost, and their watchers told so.
+ */
+struct notices {
+        struct notice_queue queue;
+        struct watch *next;   /* whom the first of the queue is told to next, once it is begun */
+        uint64_t next_number;
+        unsigned count;
+        bool begun;
+        bool old; /* of a renaming: those who watch the old name have their turn */
+};
+
+void notices_init(struct notices *notices);
+void notices_done(struct notices *notices);
+
+/* Whether nobody should cause more of them for now. */
+bool notices_are_many(const struct notices *notices);
 
 struct wait {
         struct watch watch; /* first */
@@ -54,10 +78,13 @@ void wait_free_all(struct session *session);
 struct wait *wait_find(struct session *session, uint32_t serial);
 
 /*
- * Tells all whom it concerns what happened to a segment; those who wait for its name are made ready, to be answered by
+ * Notes for all whom it concerns what happened to a segment, to be told by watcher_tell_some(); those who wait for its name are made ready, to be answered by
  * wait_answer_some(). For the registry's observer: changes nothing in the registry.
  */
 void watcher_notify(struct daemon *daemon, struct segment *segment, int event, const char *old_name, size_t old_size);
+
+/* Tells some of what there is to tell. True if there is more. */
+bool watcher_tell_some(struct daemon *daemon);
 
 /* Answers at most budget of those that are ready. True if there are more. */
 bool wait_answer_some(struct daemon *daemon, unsigned budget);

@@ -35,6 +35,10 @@ void watch_remove(struct watch_index *index, struct watch *watch) {
         index->lengths[watch->size]--;
 }
 
+bool watch_concerns(const struct watch *watch, const char *name, size_t size) {
+        return watch->size <= size && memcmp(watch->prefix, name, watch->size) == 0 && (!watch->exact || watch->size == size);
+}
+
 /* The first watch whose prefix is the name's beginning of that length. */
 static struct watch *first_of_length(struct watch_index *index, const char *name, size_t length) {
         struct watch key, *watch;

@@ -40,6 +40,9 @@ void watch_index_init(struct watch_index *index);
 void watch_insert(struct watch_index *index, struct watch *watch, const char *prefix, size_t size, bool exact);
 void watch_remove(struct watch_index *index, struct watch *watch);
 
+/* Whether a name concerns it. */
+bool watch_concerns(const struct watch *watch, const char *name, size_t size);
+
 /*
  * The next watch that a name concerns, beginning with NULL; or NULL. The one that was
  * given before may have been removed meanwhile if its successor was asked for first.

@@ -21,6 +21,10 @@
 /* How often the slow watcher reads */
 #define WATCHER_PAUSE_NSEC 50000000u
 
+/* So many connections with so many watches each, which all match */
+#define WATCHERS 50u
+#define WATCHES 10u
+
 /* After so long a load that does not end is killed. */
 #define STOP_MSEC 5000
 #define QUIET_MSEC 3000
@@ -30,6 +34,7 @@ struct load_context {
         const struct bench *bench;
         struct shmd *connection;     /* to the crowded daemon */
         struct shmd *other;          /* another, of the load's own */
+        struct shmd *watchers[WATCHERS];
         struct shmd_segment *segment;
         int fd;
         uint64_t next_nsec;          /* of the slow watcher */
@@ -351,6 +356,55 @@ static int watch_step(struct load_context *context) {
 }
 
 const struct load load_watch = { .connects = true, .prepare = watch_prepare, .step = watch_step };
+
+/* --- much to tell to many --- */
+
+#define PUBLISHED 250u
+
+static int publish_prepare(struct load_context *context) {
+        for (unsigned i = 0; i < WATCHERS; i++) {
+                int r = shmd_connect(context->bench->servers[SERVER_CROWDED].socket_path, &context->watchers[i]);
+
+                for (unsigned j = 0; r == 0 && j < WATCHES; j++)
+                        r = shmd_watch(context->watchers[i], "load/", 0, ignore_event, NULL, NULL);
+                if (r < 0)
+                        return load_fail(context, context->watchers[i], "shmd_connect or shmd_watch", r);
+        }
+        return 0;
+}
+
+static int read_events(struct load_context *context) {
+        for (unsigned i = 0; i < WATCHERS; i++) {
+                int r = shmd_dispatch(context->watchers[i]);
+
+                if (r < 0)
+                        return load_fail(context, context->watchers[i], "shmd_dispatch", r);
+        }
+        return 0;
+}
+
+static int publish_step(struct load_context *context) {
+        static const struct shmd_create_options options = { .lifetime = SHMD_LIFETIME_HOLDERS };
+        struct shmd_create_item items[PUBLISHED];
+        struct shmd_segment *segments[PUBLISHED];
+        char names[PUBLISHED][CROWD_NAME_SIZE];
+        int results[PUBLISHED], r;
+
+        for (unsigned i = 0; i < PUBLISHED; i++) {
+                snprintf(names[i], sizeof(names[i]), "load/%u", context->created++);
+                items[i] = (struct shmd_create_item) { names[i], SEGMENT_SIZE, &options };
+        }
+        r = shmd_create_many(context->connection, items, PUBLISHED, SHMD_UNPUBLISHED, segments, results);
+        if (r == 0)
+                r = shmd_publish_many(segments, PUBLISHED, 0, NULL);
+        if (r < 0)
+                return load_fail(context, context->connection, "shmd_create_many or shmd_publish_many", r);
+        shmd_close_many(segments, PUBLISHED);
+        snprintf(context->note, sizeof(context->note), "%u names published in the last block", context->created);
+        return read_events(context);
+}
+
+const struct load load_publish = { .connects = true, .prepare = publish_prepare, .step = publish_step };
 
 /* --- the process --- */
 

@@ -18,6 +18,7 @@ extern const struct load load_scan;
 extern const struct load load_create_many;
 extern const struct load load_open_many;
 extern const struct load load_watch;
+extern const struct load load_publish;
 
 /* begin() and end() of the rows that have a load */
 int load_begin(struct series *series);

@@ -44,6 +44,7 @@ static const struct aim {
         { "while-create", AGAINST_TIME, false, 1000 },
         { "while-open", AGAINST_TIME, false, 1000 },
         { "while-watch", AGAINST_TIME, false, 1000 },
+        { "while-publish", AGAINST_TIME, false, 1000 },
 };
 
 struct summary {

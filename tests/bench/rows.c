@@ -506,6 +506,20 @@ const struct bench_row bench_rows[] = {
                 .run = shmd_open_run,
                 .teardown = shmd_row_teardown,
         },
+        {
+                .id = "while-publish",
+                .what = "while another publishes 250 at once again and again, and 500 watches of 50 clients match",
+                .server = SERVER_CROWDED,
+                .segments = 1,
+                .bare = "bare-while-spin",
+                .calm = "while-idle",
+                .load = &load_publish,
+                .begin = load_begin,
+                .end = load_end,
+                .setup = shmd_row_setup_crowd,
+                .run = shmd_open_run,
+                .teardown = shmd_row_teardown,
+        },
 };
 const size_t bench_row_count = ELEMENTSOF(bench_rows);
 

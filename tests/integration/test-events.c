@@ -647,6 +647,94 @@ START_TEST(test_lost_in_snapshot) {
 }
 END_TEST
 
+/* --- many at once, to many --- */
+
+#define LISTENERS 50u
+#define WATCHES_EACH 10u
+#define AT_ONCE 10u /* so that all of it fits a socket: nobody is too slow */
+
+/* What one watch was told: names in the order of their publication, then the first one's end. */
+struct sequence {
+        unsigned published;
+        bool unlinked;
+};
+
+static void check_sequence(struct shmd *who, const struct shmd_event *event, void *userdata) {
+        struct sequence *sequence = userdata;
+        unsigned number;
+
+        (void) who;
+        ck_assert_int_ne(event->kind, SHMD_EVENT_LOST);
+        TEST_REQUIRE(sscanf(event->name, "order/%u", &number), ==, 1);
+        TEST_REQUIRE(sequence->unlinked, ==, false);
+        if (event->kind == SHMD_EVENT_UNLINKED) {
+                TEST_REQUIRE(number, ==, 0);
+                sequence->unlinked = true;
+                return;
+        }
+        TEST_REQUIRE(event->kind, ==, SHMD_EVENT_PUBLISHED);
+        TEST_REQUIRE(number, ==, sequence->published);
+        sequence->published++;
+}
+
+static void create_to_publish(struct shmd_segment **segments) {
+        struct shmd_create_item items[AT_ONCE];
+        char names[AT_ONCE][32];
+        int results[AT_ONCE];
+
+        for (unsigned i = 0; i < AT_ONCE; i++) {
+                snprintf(names[i], sizeof(names[i]), "order/%u", i);
+                items[i] = (struct shmd_create_item) { .name = names[i], .size_bytes = 1 };
+        }
+        ASSERT_OK(connection, shmd_create_many(connection, items, AT_ONCE, SHMD_UNPUBLISHED, segments, results));
+}
+
+/*
+ * Thousands of events for one request are told in turns, while others come, go and change things: each watch hears all of its own, in
+ * order, and a new one nothing of before.
+ */
+START_TEST(test_many_to_many) {
+        static struct sequence sequences[LISTENERS][WATCHES_EACH], late;
+        struct shmd *listeners[LISTENERS], *newcomer = client_connect();
+        struct shmd_segment *segments[AT_ONCE];
+        uint64_t numbers[LISTENERS][WATCHES_EACH];
+
+        memset(sequences, 0, sizeof(sequences));
+        memset(&late, 0, sizeof(late));
+        create_to_publish(segments);
+        for (unsigned i = 0; i < LISTENERS; i++) {
+                listeners[i] = client_connect();
+                for (unsigned j = 0; j < WATCHES_EACH; j++)
+                        ASSERT_OK(listeners[i], shmd_watch(listeners[i], j % 2 ? "order/" : "", 0, check_sequence, &sequences[i][j],
+                                                           &numbers[i][j]));
+        }
+        ASSERT_OK(connection, shmd_publish_many(segments, AT_ONCE, 0, NULL));
+        ASSERT_OK(newcomer, shmd_watch(newcomer, "order/", 0, check_sequence, &late, NULL));
+        /* In the middle of it, most likely: whoever is next in turn may be the one that goes. */
+        for (unsigned i = 1; i < LISTENERS; i += 7)
+                listeners[i] = shmd_disconnect(listeners[i]);
+        for (unsigned i = 0; i < LISTENERS; i += 7)
+                ASSERT_OK(listeners[i], shmd_unwatch(listeners[i], numbers[i][0]));
+        ASSERT_OK(connection, shmd_unlink(connection, "order/0"));
+
+        for (unsigned i = 0; i < LISTENERS; i++) {
+                if (!listeners[i])
+                        continue;
+                for (unsigned j = i % 7 == 0; j < WATCHES_EACH; j++) {
+                        while (!sequences[i][j].unlinked)
+                                dispatch_some(listeners[i]);
+                        ck_assert_uint_eq(sequences[i][j].published, AT_ONCE);
+                }
+                shmd_disconnect(listeners[i]);
+        }
+        while (!late.unlinked)
+                dispatch_some(newcomer);
+        ck_assert_uint_eq(late.published, 0);
+        shmd_disconnect(newcomer);
+        shmd_close_many(segments, AT_ONCE);
+}
+END_TEST
+
 /* --- in the program's own loop --- */
 
 #define THOUSANDS 2000
@@ -842,6 +930,7 @@ static Suite *events_suite(void) {
         tests = test_case(suite, "snapshots", setup, teardown);
         tcase_add_loop_test(tests, test_snapshot_under_changes, 0, 4);
         tcase_add_test(tests, test_snapshot_of_one);
+        tcase_add_test(tests, test_many_to_many);
         tcase_add_loop_test(tests, test_lost, 0, 2);
         tcase_add_test(tests, test_lost_in_snapshot);
 
