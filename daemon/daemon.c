@@ -21,6 +21,11 @@
 #define SETTLE_SEGMENTS 12u
 #define SETTLE_WAITS 8u
 
+/* Threads that freeze, resize and free memory; and that close what clients sent, where each user may block one. */
+#define WORKERS 4u
+#define WORKERS_A_USER 2u
+#define DISCARDERS WORKER_THREADS_MAX
+
 /* --- segments that go --- */
 
 /* The registry's observer: what is told may not change the registry. */
@@ -265,10 +270,10 @@ static int init_parts(struct daemon *daemon, const struct handover *handover) {
         r = lease_init(&daemon->lease, daemon->base, &daemon->memfd, on_free, daemon);
         if (r < 0)
                 return fail("use inotify", r);
-        r = worker_init(&daemon->worker, daemon->base);
+        r = worker_init(&daemon->worker, daemon->base, WORKERS, WORKERS_A_USER);
         if (r < 0)
                 return fail("make an eventfd", r);
-        r = worker_init(&daemon->discarder, daemon->base);
+        r = worker_init(&daemon->discarder, daemon->base, DISCARDERS, 1);
         if (r < 0)
                 return fail("make an eventfd", r);
         r = generation_init(&daemon->generation, handover->generation_fd);

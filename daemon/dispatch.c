@@ -134,6 +134,8 @@ static int handle(struct op_context *context, const void *body, size_t body_size
                 return SHMD_MALFORMED;
         if (!has_shape(operation, body_size, context->fds))
                 return SHMD_MALFORMED;
+        if (context->fds->count > 0 && !session_may_bring(context->session, &context->refusal))
+                return SHMD_OVER_LIMIT;
         if (is_done(context))
                 return op_reply(context, &done, NULL, 0);
         r = store_make_room(&context->daemon->store, STORE_ROOM);

@@ -341,10 +341,10 @@ void memfd_close_segment(struct memfd *memfd, struct segment *segment, struct wo
 
         memfd_close_shared(memfd, segment);
         if (segment->backing == WIRE_BACKING_FILE) {
-                worker_close(discarder, guard);
-                worker_close(discarder, TAKE_FD(segment->custody.shared_fd[SHMD_ACCESS_READ]));
+                worker_close(discarder, segment->owner.uid, guard);
+                worker_close(discarder, segment->owner.uid, TAKE_FD(segment->custody.shared_fd[SHMD_ACCESS_READ]));
         } else if (segment->maximum >= CLOSE_ELSEWHERE_BYTES)
-                worker_close(worker, guard);
+                worker_close(worker, segment->owner.uid, guard);
         else
                 close_fd(guard);
 }

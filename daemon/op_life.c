@@ -3,7 +3,7 @@
  * Handlers of a segment's life between creation and end: PUBLISH, SET_LIFETIME, RESIZE, FREEZE.
  *
  * What may take the kernel long, proving that nobody can write or giving gigabytes back, is the
- * worker's; its jobs run one after the other, so that changes of one segment keep their order. The client that
+ * worker's; those of one segment run one after the other. The client that
  * asked is not read from meanwhile, so that its requests keep theirs.
  */
 #include <fcntl.h>
@@ -151,7 +151,7 @@ static int start_job(struct op_context *context, uint64_t size) {
         if (!life)
                 return -ENOMEM;
         *life = (struct life_job) {
-                .job = { .run = life_run, .done = life_done },
+                .job = { .run = life_run, .done = life_done, .uid = context->session->credentials.uid, .order = segment->id },
                 .daemon = context->daemon,
                 .client = context->session->client.key,
                 .segment = segment->id,

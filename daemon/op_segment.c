@@ -61,6 +61,9 @@ int op_resume(struct op_context *context, const struct shmd_wire_resume *body) {
                 return SHMD_NOT_FOUND;
         if (!memfd_matches(segment, context->fds->fd[0], body->access == SHMD_ACCESS_WRITE))
                 return SHMD_DENIED;
+        /* Another one of the daemon's own memory is closed in no time: session_may_bring() is not for thousands that come back. */
+        if (segment->backing != WIRE_BACKING_FILE)
+                context->fds->fd[0] = close_fd(context->fds->fd[0]);
         r = hold_reserve(&context->session->client, segment, &hold, &context->refusal);
         if (r != 0)
                 return r;

@@ -187,7 +187,7 @@ void server_note_id(struct server *server, uint64_t next_id) {
  * Tells a client that can't be served why, in the form of an answer to its HELLO, whether or not that has come
  * already, and leaves it.
  */
-static void turn_away(struct daemon *daemon, int fd, unsigned status, const struct shmd_wire_refusal *refusal) {
+static void turn_away(struct daemon *daemon, uid_t uid, int fd, unsigned status, const struct shmd_wire_refusal *refusal) {
         struct {
                 struct shmd_wire_header header;
                 struct shmd_wire_hello body;
@@ -200,8 +200,8 @@ static void turn_away(struct daemon *daemon, int fd, unsigned status, const stru
         (void) wire_send(fd, &header, refusal, sizeof(*refusal), NULL, 0, NULL, 0, MSG_DONTWAIT);
         /* What comes from a client is never closed in the loop: session.c, discard_fds(). */
         for (unsigned i = 0; i < fds.count; i++)
-                worker_close(&daemon->discarder, TAKE_FD(fds.fd[i]));
-        worker_close(&daemon->discarder, fd);
+                worker_close(&daemon->discarder, uid, TAKE_FD(fds.fd[i]));
+        worker_close(&daemon->discarder, uid, fd);
 }
 
 static bool is_administrator(const struct daemon *daemon, const struct credentials *credentials) {
@@ -224,12 +224,13 @@ static void take_client(struct server *server, int fd) {
         if (r == 0)
                 r = quota_charge(&daemon->quota, credentials.uid, QUOTA_DESCRIPTORS, 1, &descriptor, &refusal);
         if (r != 0) {
+                uid_t uid = credentials.uid;
                 unsigned status = r < 0 ? status_from_errno(r) : (unsigned) r;
 
                 report_turned_away(daemon, &credentials, status, &refusal);
                 charge_done(&charge);
                 credentials_done(&credentials);
-                turn_away(daemon, fd, status, &refusal);
+                turn_away(daemon, uid, fd, status, &refusal);
                 return;
         }
         credentials.administrator = is_administrator(daemon, &credentials);
@@ -259,7 +260,7 @@ static void refuse_for_descriptors(struct server *server) {
         fd = accept4(server->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd >= 0) {
                 report_turned_away(server->daemon, NULL, SHMD_NO_DESCRIPTORS, &refusal);
-                turn_away(server->daemon, fd, SHMD_NO_DESCRIPTORS, &refusal);
+                turn_away(server->daemon, (uid_t) -1, fd, SHMD_NO_DESCRIPTORS, &refusal);
         }
         server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
         /* Not even that, or the client's socket is still being closed elsewhere: wait until something is free. */

@@ -24,8 +24,15 @@
 /* Of what SIOCOUTQ counts, each unread message is at least so much: the kernel's own bookkeeping. Bytes. */
 #define UNREAD_MESSAGE_MIN 512u
 
-/* As long as so many descriptors of clients wait to be closed, no more are taken. */
-#define DISCARD_MAX 64u
+/*
+ * As long as so many descriptors of a user's wait to be closed, no more are taken from him: requests that bring some are refused,
+ * and from twice as many on their clients are cut off.
+ */
+#define DISCARD_SHARE_MIN 32u
+
+static uint64_t discard_share(const struct daemon *daemon) {
+        return MAX(DISCARD_SHARE_MIN, daemon->descriptors_max / 64);
+}
 
 static struct parked *parked_free(struct parked *parked) {
         if (!parked)
@@ -317,7 +324,7 @@ static bool has_unread_fds(const struct session *session) {
 static void close_socket(struct session *session) {
         (void) shutdown(session->fd, SHUT_RDWR);
         if (has_unread_fds(session))
-                worker_close_charged(&session->daemon->discarder, TAKE_FD(session->fd), &session->descriptor);
+                worker_close_charged(&session->daemon->discarder, session->credentials.uid, TAKE_FD(session->fd), &session->descriptor);
         else
                 session->fd = close_fd(session->fd);
 }
@@ -396,10 +403,35 @@ static void on_writable(evutil_socket_t fd, short what, void *userdata) {
  * Closing what a client sent may take as long as the client likes: the last reference to gigabytes, a file of a file
  * system that never answers close(2).
  */
-static void discard_fds(struct daemon *daemon, struct wire_fds *fds) {
+static void discard_fds(struct daemon *daemon, uid_t uid, struct wire_fds *fds) {
         for (unsigned i = 0; i < fds->count; i++)
-                worker_close(&daemon->discarder, TAKE_FD(fds->fd[i]));
+                worker_close(&daemon->discarder, uid, TAKE_FD(fds->fd[i]));
         fds->count = 0;
+}
+
+bool session_may_bring(struct session *session, struct shmd_wire_refusal *refusal) {
+        unsigned load = worker_load(&session->daemon->discarder, session->credentials.uid);
+
+        if (load < discard_share(session->daemon))
+                return true;
+        refusal->limit = SHMD_LIMIT_DESCRIPTORS;
+        refusal->uid = session->credentials.uid;
+        refusal->requested = 1;
+        refusal->used = load;
+        refusal->maximum = discard_share(session->daemon);
+        return false;
+}
+
+/*
+ * Whether he goes on sending descriptors although none are taken. They are not even received: closed with the socket, elsewhere.
+ * Looking at a message without room for its descriptors tells whether there are any, and closes none: recvmsg(2), MSG_CTRUNC.
+ */
+static bool brings_too_many(struct session *session) {
+        struct msghdr message = { 0 };
+
+        if (worker_load(&session->daemon->discarder, session->credentials.uid) < 2 * discard_share(session->daemon))
+                return false;
+        return recvmsg(session->fd, &message, MSG_PEEK | MSG_DONTWAIT) >= 0 && (message.msg_flags & MSG_CTRUNC);
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *userdata) {
@@ -408,16 +440,21 @@ static void on_readable(evutil_socket_t fd, short what, void *userdata) {
         struct session *session = userdata;
         struct daemon *daemon = session->daemon;
         struct wire_fds fds = WIRE_FDS_INIT;
-        bool take_fds = worker_load(&daemon->discarder) < DISCARD_MAX;
+        uid_t uid = session->credentials.uid;
         uint64_t number = daemon->notices.next_number;
         ssize_t n;
         int r = 0;
 
         (void) what;
-        n = wire_receive(fd, buffer, sizeof(buffer), take_fds ? &fds : NULL, MSG_DONTWAIT);
+        if (brings_too_many(session)) {
+                report_cut_off(session, "too many descriptors that its user sent are still being closed");
+                session_close(session);
+                return;
+        }
+        n = wire_receive(fd, buffer, sizeof(buffer), &fds, MSG_DONTWAIT);
         if (n > 0)
                 r = dispatch(session, buffer, (size_t) n, &fds);
-        discard_fds(daemon, &fds);
+        discard_fds(daemon, uid, &fds);
 
         if (n == -EAGAIN)
                 return;

@@ -106,6 +106,12 @@ void session_release_held(struct daemon *daemon);
 /* A request's work goes on elsewhere; reading stops until it is answered. */
 void session_set_busy(struct session *session, bool busy);
 
+/*
+ * Whether a request of his may bring descriptors: too many that his user sent may still be waiting to be closed, which takes as
+ * long as the user likes. If not, *refusal says so.
+ */
+bool session_may_bring(struct session *session, struct shmd_wire_refusal *refusal);
+
 /* Closes it before the loop's next turn, for a failure: -errno. */
 void session_break(struct session *session, int error);
 

@@ -644,7 +644,7 @@ int store_init(struct store *store, struct daemon *daemon) {
         store->rebuild_event = evtimer_new(daemon->base, on_rebuild, store);
         if (!store->rebuild_event)
                 return -ENOMEM;
-        return worker_init(&store->notifier, daemon->base);
+        return worker_init(&store->notifier, daemon->base, 1, 1);
 }
 
 /* A manager that keeps nothing closes what it gets: so the other end tells. */
@@ -862,7 +862,7 @@ void store_purge(struct store *store) {
 }
 
 bool store_is_quiet(struct store *store) {
-        return store->next.fd < 0 && !carrier_to_rebuild(store) && worker_load(&store->notifier) == 0;
+        return store->next.fd < 0 && !carrier_to_rebuild(store) && worker_is_idle(&store->notifier);
 }
 
 void store_done(struct store *store) {
