@@ -366,7 +366,20 @@ int memfd_freeze(int fd) {
         }
 }
 
+int memfd_may_seal_future_write(const struct segment *segment) {
+        int seals = fcntl(segment->custody.guard_fd, F_GET_SEALS);
+
+        if (seals < 0)
+                return negative_errno();
+        return (seals & F_SEAL_SEAL) && !(seals & F_SEAL_FUTURE_WRITE) ? SHMD_SEALED : 0;
+}
+
 int memfd_seal_future_write(const struct segment *segment) {
+        int seals = fcntl(segment->custody.guard_fd, F_GET_SEALS);
+
+        /* To seal what is sealed already is refused, too, once nothing more may be sealed. */
+        if (seals >= 0 && (seals & F_SEAL_FUTURE_WRITE))
+                return 0;
         if (fcntl(segment->custody.guard_fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == 0)
                 return 0;
         return errno == EPERM ? SHMD_SEALED : negative_errno();

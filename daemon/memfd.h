@@ -72,6 +72,8 @@ void memfd_pin(struct memfd *memfd, bool pinned);
 
 /* Seals. 0; SHMD_BUSY: someone has it mapped writable; SHMD_SEALED: someone has sealed it against that. May take long. */
 int memfd_freeze(int fd);
+/* Whether the next one would succeed now. 0, SHMD_SEALED or -errno. */
+int memfd_may_seal_future_write(const struct segment *segment);
 /* Nobody can make another writable mapping. 0 or SHMD_SEALED. */
 int memfd_seal_future_write(const struct segment *segment);
 /*

@@ -15,15 +15,23 @@
 
 /* --- PUBLISH, SET_LIFETIME --- */
 
-/* Each single writer has his mapping by now; nobody else gets one. */
-static int seal_single_writers(struct registry *registry, const uint64_t *ids, uint32_t count) {
-        for (uint32_t i = 0; i < count; i++) {
-                struct segment *segment = registry_find_id(registry, ids[i]);
-                int r = segment->single_writer ? memfd_seal_future_write(segment) : 0;
+/*
+ * Each single writer has his mapping by now; nobody else gets one. A seal can't be taken back, so all are looked at before
+ * the first is set: only a client that seals one of his own in that very moment gets a part of them.
+ */
+static int seal_single_writers(struct op_context *context, const uint64_t *ids, uint32_t count) {
+        static int (*const steps[])(const struct segment *segment) = { memfd_may_seal_future_write, memfd_seal_future_write };
 
-                if (r != 0)
-                        return r;
-        }
+        for (size_t step = 0; step < ELEMENTSOF(steps); step++)
+                for (uint32_t i = 0; i < count; i++) {
+                        struct segment *segment = registry_find_id(&context->daemon->registry, ids[i]);
+                        int r = segment->single_writer ? steps[step](segment) : 0;
+
+                        if (r != 0) {
+                                context->refusal.item = i;
+                                return r;
+                        }
+                }
         return 0;
 }
 
@@ -44,7 +52,7 @@ int op_publish(struct op_context *context, const struct shmd_wire_publish *body)
         /* Both of each pair change. */
         r = store_make_room(&context->daemon->store, 2 * body->count * state_record_max());
         if (r == 0)
-                r = seal_single_writers(registry, ids, body->count);
+                r = seal_single_writers(context, ids, body->count);
         if (r != 0)
                 return r;
 

@@ -3,6 +3,7 @@
  * Publication: nobody ever sees half a segment. What is not published is its creator's alone and goes with him; what is
  * published or replaced is there whole, in one step, alone or with others; and who waits for a name is woken once.
  */
+#include <fcntl.h>
 #include <poll.h>
 
 #include "client.h"
@@ -573,6 +574,48 @@ START_TEST(test_all_or_none) {
 }
 END_TEST
 
+#ifndef F_SEAL_FUTURE_WRITE
+#define F_SEAL_FUTURE_WRITE 0x0010
+#endif
+
+#define WRITERS 4u
+
+static struct shmd_segment *create_single_writer(const char *name) {
+        struct shmd_segment *segment = NULL;
+
+        ASSERT_OK(connection, shmd_create(connection, name, PAGE, SHMD_UNPUBLISHED | SHMD_SINGLE_WRITER, NULL, &segment));
+        return segment;
+}
+
+/* The daemon's seals, too: one that somebody has sealed already keeps the others from being sealed in vain. */
+START_TEST(test_all_or_none_sealed) {
+        struct shmd_segment *segments[WRITERS];
+        size_t failed = 999;
+        char name[16];
+
+        for (unsigned i = 0; i < WRITERS; i++) {
+                snprintf(name, sizeof(name), "one/%u", i);
+                segments[i] = create_single_writer(name);
+        }
+        ck_assert_int_eq(fcntl(shmd_fd(segments[2]), F_ADD_SEALS, F_SEAL_SEAL), 0);
+        ck_assert_int_eq(shmd_publish_many(segments, WRITERS, 0, &failed), -EPERM);
+        ck_assert_uint_eq(failed, 2);
+        ck_assert_uint_eq(client_count(connection, NULL, 0), 0);
+        for (unsigned i = 0; i < WRITERS; i++)
+                ck_assert_int_eq(fcntl(shmd_fd(segments[i]), F_GET_SEALS) & F_SEAL_FUTURE_WRITE, 0);
+
+        /* One that is sealed against writing, and then against sealing, is what it shall be. */
+        shmd_close(segments[2]);
+        segments[2] = create_single_writer("one/2");
+        client_map(segments[2]);
+        ck_assert_int_eq(fcntl(shmd_fd(segments[2]), F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL), 0);
+        ASSERT_OK(connection, shmd_publish_many(segments, WRITERS, 0, &failed));
+        for (unsigned i = 0; i < WRITERS; i++)
+                ck_assert_int_ne(fcntl(shmd_fd(segments[i]), F_GET_SEALS) & F_SEAL_FUTURE_WRITE, 0);
+        shmd_close_many(segments, WRITERS);
+}
+END_TEST
+
 /* --- waiting --- */
 
 #define WAITERS 50
@@ -891,6 +934,7 @@ static Suite *publish_suite(void) {
         tcase_add_test(tests, test_replaced_is_kept);
         tcase_add_test(tests, test_replace_users);
         tcase_add_test(tests, test_all_or_none);
+        tcase_add_test(tests, test_all_or_none_sealed);
 
         tests = test_case(suite, "waiting", setup, teardown);
         tcase_add_test(tests, test_fifty_waiters);
