@@ -50,6 +50,8 @@ void config_init(struct config *config, uint64_t descriptors) {
         config->maximum[QUOTA_CONNECTIONS] = 4096;
         config->maximum[QUOTA_WATCHES] = 512;
         config->pool[QUOTA_BYTES] = machine_memory();
+        /* What the kernel lets a daemon without CAP_SYS_RESOURCE have: unix(7), ETOOMANYREFS. */
+        config->pool[QUOTA_IN_FLIGHT] = descriptors;
         config->pool[QUOTA_DESCRIPTORS] = descriptors > 2 * OWN_DESCRIPTORS ? descriptors - OWN_DESCRIPTORS : descriptors / 2;
 }
 

@@ -344,6 +344,7 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
         watch_index_init(&daemon->waits);
         notices_init(&daemon->notices);
         TAILQ_INIT(&daemon->held);
+        TAILQ_INIT(&daemon->in_flight);
         TAILQ_INIT(&daemon->ready);
         TAILQ_INIT(&daemon->dying);
         TAILQ_INIT(&daemon->broken);

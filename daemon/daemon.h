@@ -46,6 +46,7 @@ struct daemon {
         struct watch_index watches; /* of names, by clients: watcher.h */
         struct watch_index waits;
         struct notices notices;      /* events that are yet to be told */
+        struct in_flight_list in_flight; /* sessions with a charge for that, longest not looked at first */
         struct held_list held;       /* not read from until they are */
         struct wait_queue ready;     /* waits whose name was published */
         struct session_list dying;   /* closed, with holds that are yet to end */

@@ -97,29 +97,99 @@ static int parked_new(struct session *session, const struct shmd_wire_header *he
         return 0;
 }
 
+/* The charge for what is in flight is made in steps, so that it seldom changes. */
+#define IN_FLIGHT_STEP 16u
+
+/* At most so many sessions are looked at to find what has been received meanwhile. */
+#define IN_FLIGHT_LOOKS 16u
+
+static void set_in_flight_charge(struct session *session, unsigned count) {
+        struct daemon *daemon = session->daemon;
+        struct charge *charge = &session->in_flight;
+        struct shmd_wire_refusal ignored;
+
+        if (charge->account) {
+                TAILQ_REMOVE(&daemon->in_flight, session, in_flight_entry);
+                if (count > 0)
+                        charge_force(charge, session->credentials.uid, count);
+                else
+                        charge_done(charge);
+        } else if (count > 0)
+                /* The caller has seen to it that there is room, or it has to be: without memory for an account it is not counted. */
+                (void) quota_charge(&daemon->quota, session->credentials.uid, QUOTA_IN_FLIGHT, count, charge, &ignored);
+        if (charge->account)
+                TAILQ_INSERT_TAIL(&daemon->in_flight, session, in_flight_entry);
+}
+
 /*
- * Whether more descriptors may be put into the client's socket. An unread answer's descriptors count against a limit of
- * the whole daemon (unix(7), ETOOMANYREFS), so each client has a share. How many he has not received is only known within bounds: as
- * many messages as what is unread has room for, each with as many as the largest had.
+ * How many the client has not received is only known within bounds: as many messages as what is unread has room for, each with as many
+ * as the largest had.
  */
-static bool may_send_fds(struct session *session, unsigned count) {
+static void look_at_in_flight(struct session *session) {
         int unread;
 
-        if (count == 0 || session->fds_in_flight + count <= IN_FLIGHT_MAX)
-                return true;
         if (ioctl(session->fd, SIOCOUTQ, &unread) == 0)
                 session->fds_in_flight = MIN(session->fds_in_flight, (unsigned) unread / UNREAD_MESSAGE_MIN * session->fds_largest);
         if (session->fds_in_flight == 0)
                 session->fds_largest = 0;
-        return session->fds_in_flight + count <= IN_FLIGHT_MAX;
+        set_in_flight_charge(session, session->fds_in_flight);
+}
+
+/* The user's share is used up, as far as is known: some of it may have been received. */
+static void look_at_others(struct session *session) {
+        struct daemon *daemon = session->daemon;
+        struct session *other = TAILQ_FIRST(&daemon->in_flight), *last = TAILQ_LAST(&daemon->in_flight, in_flight_list), *next;
+
+        for (unsigned looks = 0; other && looks < IN_FLIGHT_LOOKS; other = next) {
+                next = other == last ? NULL : TAILQ_NEXT(other, in_flight_entry);
+                if (other->credentials.uid != session->credentials.uid)
+                        continue;
+                look_at_in_flight(other); /* moves it to the end */
+                looks++;
+        }
+}
+
+static bool has_share(const struct session *session, unsigned count) {
+        struct quota *quota = &session->daemon->quota;
+        uid_t uid = session->credentials.uid;
+        uint64_t used = quota_used(quota, uid, QUOTA_IN_FLIGHT), maximum = quota_maximum(quota, uid, QUOTA_IN_FLIGHT);
+
+        /* One message goes out in any case: it can't be made smaller. */
+        return used == 0 || (used <= maximum && count - session->in_flight.amount <= maximum - used);
+}
+
+/*
+ * Whether more descriptors may be put into the client's socket. An unread answer's descriptors count against a limit of
+ * the whole daemon (unix(7), ETOOMANYREFS), so each client has a share, and all of a user have one. 0, -EAGAIN: the client
+ * has to read first; -ETOOMANYREFS: another of that user.
+ */
+static int may_send_fds(struct session *session, unsigned count) {
+        if (count == 0)
+                return 0;
+        if (session->fds_in_flight + count > IN_FLIGHT_MAX)
+                look_at_in_flight(session);
+        count += session->fds_in_flight;
+        if (count > IN_FLIGHT_MAX)
+                return -EAGAIN;
+        if (count <= session->in_flight.amount)
+                return 0;
+        count = (count + IN_FLIGHT_STEP - 1) / IN_FLIGHT_STEP * IN_FLIGHT_STEP;
+        if (!has_share(session, count)) {
+                look_at_others(session);
+                if (!has_share(session, count))
+                        return -ETOOMANYREFS;
+        }
+        set_in_flight_charge(session, count);
+        return 0;
 }
 
 static int send_now(struct session *session, const struct shmd_wire_header *header, const void *body, size_t body_size,
                     const void *tail, size_t tail_size, const int *fds, unsigned fds_count) {
         int r;
 
-        if (!may_send_fds(session, fds_count))
-                return -EAGAIN;
+        r = may_send_fds(session, fds_count);
+        if (r < 0)
+                return r;
         /* What a client is told is true after the daemon's death, too. */
         store_commit(&session->daemon->store);
         r = wire_send(session->fd, header, body, body_size, tail, tail_size, fds, fds_count, MSG_DONTWAIT);
@@ -348,6 +418,7 @@ void session_close(struct session *session) {
         close_socket(session);
         charge_done(&session->charge);
         charge_done(&session->descriptor);
+        set_in_flight_charge(session, 0);
         TAILQ_INSERT_TAIL(&daemon->dying, session, entry);
         daemon_settle(daemon);
 }

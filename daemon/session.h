@@ -47,6 +47,8 @@ struct session {
         struct client client;
         struct credentials credentials;
         struct charge charge, descriptor;
+        struct charge in_flight; /* for fds_in_flight, at least */
+        TAILQ_ENTRY(session) in_flight_entry;
         struct event *read_event;
         struct event *write_event;
         struct event *retry_event; /* where the kernel had no room for reasons that are not this client's */
@@ -74,6 +76,7 @@ struct session {
 TAILQ_HEAD(session_list, session);
 TAILQ_HEAD(broken_list, session);
 TAILQ_HEAD(held_list, session);
+TAILQ_HEAD(in_flight_list, session);
 
 /* Takes the socket and the credentials, whatever the outcome. 0 or -ENOMEM. */
 int session_new(struct daemon *daemon, int socket_fd, struct credentials *credentials, struct session **ret_session);

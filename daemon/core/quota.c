@@ -21,6 +21,7 @@ static const enum shmd_limit resource_limits[QUOTA_COUNT] = {
         [QUOTA_CONNECTIONS] = SHMD_LIMIT_CONNECTIONS,
         [QUOTA_WATCHES] = SHMD_LIMIT_WATCHES,
         [QUOTA_DESCRIPTORS] = SHMD_LIMIT_DESCRIPTORS,
+        [QUOTA_IN_FLIGHT] = SHMD_LIMIT_DESCRIPTORS,
 };
 
 void quota_init(struct quota *quota) {

@@ -29,6 +29,7 @@ enum quota_resource {
         QUOTA_CONNECTIONS,
         QUOTA_WATCHES, /* and waits */
         QUOTA_DESCRIPTORS, /* of the daemon: segments and connections; only as a pool */
+        QUOTA_IN_FLIGHT,   /* descriptors that were sent and not received; only as a pool */
         QUOTA_COUNT,
 };
 

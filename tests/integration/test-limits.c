@@ -6,6 +6,9 @@
  * As root clients are other users; as a normal user they are the per-user daemon's own, who has limits, too.
  */
 #include <grp.h>
+#include <poll.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -742,6 +745,107 @@ START_TEST(test_administrators) {
 }
 END_TEST
 
+/* --- descriptors that nobody receives, and a daemon without privileges --- */
+
+#define FEW_DESCRIPTORS 512
+#define DEAF 20
+#define UNREAD 60
+
+static const struct identity nobody = { .uid = 65531, .gid = 65531 };
+
+/* The kernel then lets all that the daemon has sent and nobody has received be as many as that: unix(7), ETOOMANYREFS. */
+static void drop_privileges(void *userdata) {
+        const struct rlimit limit = { FEW_DESCRIPTORS, FEW_DESCRIPTORS };
+
+        (void) userdata;
+        if (chown(the_daemon.place, nobody.uid, nobody.gid) < 0 || setrlimit(RLIMIT_NOFILE, &limit) < 0)
+                _exit(125);
+        identity_assume(&nobody);
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* lost with the credentials */
+}
+
+static void receive_descriptor(struct raw *raw) {
+        struct raw_reply reply;
+
+        raw_receive(raw, &reply);
+        ck_assert_uint_gt(reply.size, 0);
+        ck_assert_uint_eq(reply.header.status, 0);
+        ck_assert_uint_eq(reply.fds.count, 1);
+        raw_reply_done(&reply);
+}
+
+static void be_deaf(int channel, void *userdata) {
+        static const char name[] = "public";
+        const struct shmd_wire_open body = { .target.name_size = sizeof(name) - 1 };
+        struct raw raw[DEAF];
+
+        (void) userdata;
+        for (unsigned i = 0; i < DEAF; i++) {
+                raw[i] = (struct raw) RAW_INIT;
+                raw_connect(&raw[i], the_daemon.socket); /* this answer has a descriptor, too */
+        }
+        for (unsigned i = 0; i < DEAF; i++)
+                for (unsigned j = 0; j < UNREAD; j++)
+                        ck_assert_int_eq(raw_request(&raw[i], SHMD_OP_OPEN, &body, name, sizeof(name) - 1, NULL, 0), 0);
+        step_send(channel, 's');
+        step_expect(channel, 'r');
+        /* Nothing is lost: who reads gets it all. */
+        for (unsigned left = DEAF * UNREAD; left > 0;) {
+                struct pollfd items[DEAF];
+
+                for (unsigned i = 0; i < DEAF; i++)
+                        items[i] = (struct pollfd) { .fd = raw[i].fd, .events = POLLIN };
+                ck_assert_int_gt(poll(items, DEAF, test_deadline_msec()), 0);
+                for (unsigned i = 0; i < DEAF; i++)
+                        if (items[i].revents != 0) {
+                                receive_descriptor(&raw[i]);
+                                left--;
+                        }
+        }
+        for (unsigned i = 0; i < DEAF; i++)
+                raw_close(&raw[i]);
+}
+
+static void open_some(int channel, void *userdata) {
+        struct shmd *own = client_connect();
+
+        (void) channel;
+        (void) userdata;
+        for (unsigned i = 0; i < 100; i++) {
+                struct shmd_segment *segment = NULL;
+
+                ASSERT_OK(own, shmd_open(own, "public", SHMD_PRIVATE, &segment));
+                shmd_close(segment);
+        }
+        shmd_disconnect(own);
+}
+
+START_TEST(test_unread_descriptors) {
+        const struct shmd_create_options options = { .mode = 0644 };
+        struct shmd_segment *segment = NULL;
+        struct shmd *own;
+        struct child child;
+
+        if (!test_as_root("test_unread_descriptors"))
+                return;
+        daemon_start(&the_daemon, &(struct daemon_options) { .prepare = drop_privileges });
+        (void) umask(0);
+        own = client_connect();
+        ASSERT_OK(own, shmd_create(own, "public", 1, SHMD_EXCLUSIVE, &options, &segment));
+        child_start_as(&child, &alice, be_deaf, NULL);
+        step_expect(child.channel, 's');
+        /* One request of each client a turn: after so many the daemon has answered all that it could. */
+        for (unsigned i = 0; i < 2 * UNREAD; i++)
+                (void) daemon_status(&the_daemon);
+        run_as(&bob, open_some, NULL);
+        step_send(child.channel, 'r');
+        child_join(&child);
+        shmd_close(segment);
+        shmd_disconnect(own);
+        daemon_stop(&the_daemon);
+}
+END_TEST
+
 int main(void) {
         Suite *suite = suite_create("limits");
         TCase *tests;
@@ -759,6 +863,7 @@ int main(void) {
         tcase_add_test(tests, test_three_quarters_of_bytes);
         tcase_add_test(tests, test_root_is_exempt);
         tcase_add_test(tests, test_chown_moves_charges);
+        tcase_add_test(tests, test_unread_descriptors);
 
         tests = test_case(suite, "file", NULL, NULL);
         tcase_add_test(tests, test_reload);

@@ -235,6 +235,7 @@ static int model_charge(uid_t uid, enum quota_resource resource, uint64_t amount
         static const enum shmd_limit limits[QUOTA_COUNT] = {
                 SHMD_LIMIT_BYTES, SHMD_LIMIT_SEGMENTS, SHMD_LIMIT_HOLDS,
                 SHMD_LIMIT_CONNECTIONS, SHMD_LIMIT_WATCHES, SHMD_LIMIT_DESCRIPTORS,
+                SHMD_LIMIT_DESCRIPTORS,
         };
         uint64_t used = model_used(uid, resource);
         uint64_t max = model_maximum(uid, resource);
