@@ -264,12 +264,12 @@ void report_reclaimed(struct session *session, const struct segment *segment) {
              segment->id, (unsigned) segment->owner.uid);
 }
 
-void report_restored(struct daemon *daemon, uint64_t segments, uint64_t bytes, uint64_t took_usec) {
+void report_restored(struct daemon *daemon, uint64_t segments, uint64_t bytes, uint64_t lost) {
         struct log_fields fields = LOG_FIELDS_NONE;
 
         if (may_tell(&daemon->report, MESSAGE_RESTORED, THROTTLE_NOBODY))
-                tell(MESSAGE_RESTORED, &fields, "%" PRIu64 " segments (%" PRIu64 " bytes) are back after the restart, in %" PRIu64 " ms",
-                     segments, bytes, took_usec / 1000);
+                tell(MESSAGE_RESTORED, &fields, "took over %" PRIu64 " segments (%" PRIu64 " bytes) from an earlier daemon; %" PRIu64 " lost",
+                     segments, bytes, lost);
 }
 
 void report_lost(struct daemon *daemon, const char *name, uint64_t id, int64_t uid, const char *why) {

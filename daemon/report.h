@@ -58,8 +58,8 @@ void report_expired(struct daemon *daemon, const struct segment *segment);
 /* An administrator is about to remove a segment; nothing is said if it is his own. */
 void report_reclaimed(struct session *session, const struct segment *segment);
 
-/* So much came back after a restart; the time it took. */
-void report_restored(struct daemon *daemon, uint64_t segments, uint64_t bytes, uint64_t took_usec);
+/* So much came back after a restart, and so many segments did not. */
+void report_restored(struct daemon *daemon, uint64_t segments, uint64_t bytes, uint64_t lost);
 
 /* One segment could not be restored; name may be NULL, id zero, uid -1 where that is not known. */
 void report_lost(struct daemon *daemon, const char *name, uint64_t id, int64_t uid, const char *why);

@@ -279,7 +279,7 @@ static void check_all(struct daemon *daemon, struct restored *restored) {
                         restored->segments++;
                         continue;
                 }
-                log_error("segment %s (%" PRIu64 ") is lost: there is its record, but not its memory", segment->name, segment->id);
+                report_lost(daemon, segment->name, segment->id, segment->owner.uid, "there is its record, but not its memory");
                 remove_segment(segment);
                 restored->lost++;
         }
@@ -302,7 +302,6 @@ int restore(struct daemon *daemon, const struct handover *handover, struct resto
         }
         check_all(daemon, ret_restored);
         absents_watch(&daemon->absents);
-        log_message(LOG_NOTICE, "took over %u segments (%" PRIu64 " bytes) from an earlier daemon; %u lost", ret_restored->segments,
-                    daemon->registry.bytes, ret_restored->lost);
+        report_restored(daemon, ret_restored->segments, daemon->registry.bytes, ret_restored->lost);
         return 0;
 }
