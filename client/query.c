@@ -377,6 +377,7 @@ static void status_read(const struct shmd_wire_status_reply *wire, struct shmd_s
                 .my_holds = use_at(wire, 2),
                 .my_connections = use_at(wire, 3),
                 .my_watches = use_at(wire, 4),
+                .watchdog_usec = wire->watchdog_usec,
         };
         ret_status->restarts = wire->restarts;
         ret_status->serving_usec = wire->serving_usec;

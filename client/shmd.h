@@ -527,7 +527,8 @@ struct shmd_status {
         uint64_t serving_usec; /* when the first of these daemons started */
         uint32_t store;        /* 1: a service manager keeps the segments for the next daemon */
         uint32_t store_entries; /* so many descriptors it keeps for that */
-        uint64_t reserved[13];
+        uint64_t watchdog_usec; /* of silence after which a service manager restarts the daemon; 0: none watches it */
+        uint64_t reserved[12];
 };
 int shmd_status(struct shmd *connection, struct shmd_status *ret_status);
 

@@ -64,6 +64,16 @@ static void arm_linger(struct daemon *daemon) {
         (void) event_add(daemon->linger_event, &timeout);
 }
 
+static void tell_totals(struct daemon *daemon) {
+        const struct notify_totals totals = {
+                .segments = daemon->registry.segments,
+                .bytes = daemon->registry.bytes,
+                .clients = daemon->server.count,
+        };
+
+        notify_update(&daemon->notify, &totals);
+}
+
 /* Nobody has it, says the kernel. */
 static void on_free(struct segment *segment, void *userdata) {
         struct daemon *daemon = userdata;
@@ -77,6 +87,7 @@ static void on_free(struct segment *segment, void *userdata) {
         case SETTLED_FREE:
                 close_segment(daemon, segment);
                 server_consider_idle(&daemon->server);
+                tell_totals(daemon);
                 return;
         }
 }
@@ -135,6 +146,7 @@ void daemon_settle(struct daemon *daemon) {
         if (more || !TAILQ_EMPTY(&daemon->broken))
                 daemon_settle_later(daemon);
         server_consider_idle(&daemon->server);
+        tell_totals(daemon);
 }
 
 static void on_settle(evutil_socket_t fd, short what, void *userdata) {
@@ -197,15 +209,17 @@ static int load_config(struct daemon *daemon) {
 
 static void on_reload(evutil_socket_t signal_number, short what, void *userdata) {
         struct daemon *daemon = userdata;
+        int r;
 
         (void) signal_number;
         (void) what;
-        handover_reloading();
-        if (load_config(daemon) < 0)
+        notify_reloading(&daemon->notify);
+        r = load_config(daemon);
+        if (r < 0)
                 log_error("keeping the configuration as it was");
         else
                 log_info("configuration read again");
-        handover_ready(daemon->options->socket_path);
+        notify_ready(&daemon->notify, r);
 }
 
 /* --- beginning and end --- */
@@ -326,6 +340,7 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
                 .started_usec = now_realtime_usec(),
                 .started_monotonic_usec = now_monotonic_usec(),
                 .descriptors_max = raise_descriptor_limit(),
+                .notify.fd = -EBADF,
                 .generation.fd = -EBADF,
                 .generation.keep_fd = -EBADF,
                 .store.file.fd = -EBADF,
@@ -362,6 +377,9 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
         daemon->settle_event = daemon->base ? evtimer_new(daemon->base, on_settle, daemon) : NULL;
         if (!daemon->linger_event || !daemon->settle_event)
                 return fail("make an event loop", -ENOMEM);
+        r = notify_init(&daemon->notify, daemon->base);
+        if (r < 0)
+                return fail("make timers", r);
         r = handover_take(&handover);
         if (r == 0 && options->replace)
                 r = replace_running(options, &handover);
@@ -414,6 +432,7 @@ static void daemon_done(struct daemon *daemon) {
         registry_done(&daemon->registry);
         quota_done(&daemon->quota);
         report_done(&daemon->report);
+        notify_done(&daemon->notify);
         if (daemon->linger_event)
                 event_free(daemon->linger_event);
         if (daemon->settle_event)
@@ -431,9 +450,9 @@ static int run(struct daemon *daemon) {
         if (sigterm && sigint && sighup && event_add(sigterm, NULL) == 0 && event_add(sigint, NULL) == 0 &&
             event_add(sighup, NULL) == 0) {
                 log_debug("listening on %s", daemon->options->socket_path);
-                handover_ready(daemon->options->socket_path);
+                notify_ready(&daemon->notify, 0);
                 r = event_base_dispatch(daemon->base) < 0 ? -EIO : 0;
-                handover_stopping();
+                notify_stopping(&daemon->notify);
         }
         if (sigterm)
                 event_free(sigterm);

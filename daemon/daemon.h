@@ -13,6 +13,7 @@
 #include "generation.h"
 #include "lease.h"
 #include "memfd.h"
+#include "notify.h"
 #include "options.h"
 #include "quota.h"
 #include "registry.h"
@@ -43,6 +44,7 @@ struct daemon {
         struct store store;
         struct report report;
         struct server server;
+        struct notify notify;
         struct watch_index watches; /* of names, by clients: watcher.h */
         struct watch_index waits;
         struct notices notices;      /* events that are yet to be told */

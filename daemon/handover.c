@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <systemd/sd-daemon.h>
-#include <time.h>
 
 #include "log.h"
 #include "util.h"
@@ -131,21 +130,4 @@ int handover_unkeep(const char *name) {
 
 int handover_wait(uint64_t timeout_usec) {
         return no_manager(sd_notify_barrier(0, timeout_usec));
-}
-
-void handover_ready(const char *socket_path) {
-        (void) sd_notifyf(0, "READY=1\nSTATUS=Listening on %s", socket_path);
-}
-
-/* sd_notify(3): the manager wants to know since when. */
-void handover_reloading(void) {
-        struct timespec now;
-
-        (void) clock_gettime(CLOCK_MONOTONIC, &now);
-        (void) sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%lld",
-                          (long long) now.tv_sec * 1000000 + (long long) now.tv_nsec / 1000);
-}
-
-void handover_stopping(void) {
-        (void) sd_notify(0, "STOPPING=1");
 }

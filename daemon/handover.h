@@ -53,7 +53,3 @@ int handover_keep(const char *name, int fd);
 int handover_unkeep(const char *name);
 /* Waits until the manager has done all that it was told. 0, -ETIMEDOUT, -errno. */
 int handover_wait(uint64_t timeout_usec);
-
-void handover_ready(const char *socket_path);
-void handover_reloading(void);
-void handover_stopping(void);

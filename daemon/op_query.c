@@ -272,6 +272,7 @@ int op_status(struct op_context *context, const struct shmd_wire_status *body) {
                 .serving_usec = store_serving_since(&daemon->store),
                 .store = daemon->store.active,
                 .store_entries = store_carriers(&daemon->store),
+                .watchdog_usec = daemon->notify.watchdog_usec,
         };
 
         if (body->reserved != 0)

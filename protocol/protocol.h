@@ -343,6 +343,7 @@ struct shmd_wire_status_reply {
         /* The caller's own account: used and maximum of bytes, segments, holds, connections, watches. */
         uint64_t used[5];
         uint64_t maximum[5];
+        uint64_t watchdog_usec; /* of silence after which the service manager restarts the daemon; 0: it does not watch */
 };
 
 /*
