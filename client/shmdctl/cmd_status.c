@@ -79,6 +79,10 @@ static int print_json(struct ctl *ctl, const struct shmd_status *status) {
         json_add_string(object, "instance", instance); /* more bits than a number in JSON is sure to keep */
         json_add_number(object, "started_usec", status->started_usec);
         json_add_number(object, "uptime_usec", status->uptime_usec);
+        if (status->watchdog_usec > 0)
+                json_add_number(object, "watchdog_usec", status->watchdog_usec);
+        else
+                json_add(object, "watchdog_usec", NULL);
         json_add_number(object, "segments", status->segments);
         json_add_number(object, "unlinked", status->unlinked);
         json_add_number(object, "bytes", status->bytes);
@@ -118,6 +122,7 @@ static void print_daemon(struct ctl *ctl, const struct shmd_status *status) {
         print_escaped(stdout, status->version);
         printf(", pid %" PRIu32 ", user %s\n%-12s ", status->pid, user_name(status->uid), "socket:");
         print_escaped(stdout, shmd_socket_path(ctl->connection));
+        printf("\n%-12s %016" PRIx64, "instance:", status->instance);
         printf("\n%-12s %s", "started:", format_time(status->started_usec, at));
         printf(" (%s ago)\n", format_duration(status->uptime_usec, text));
         print_store(status);
@@ -129,6 +134,10 @@ static void print_daemon(struct ctl *ctl, const struct shmd_status *status) {
         printf("%-12s %" PRIu64 "\n", "connections:", status->connections);
         printf("%-12s %" PRIu64 " of %" PRIu64 "\n", "descriptors:", status->descriptors, status->descriptors_max);
         printf("%-12s %s available\n", "memory:", format_size(status->memory_available_bytes, exact, text));
+        if (status->watchdog_usec > 0)
+                printf("%-12s on: restarted after %s without a sign of life\n", "watchdog:", format_duration(status->watchdog_usec, text));
+        else
+                printf("%-12s off\n", "watchdog:");
 }
 
 static void format_number(uint64_t number, char buffer[TEXT_SIZE_MAX]) {
