@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "log.h"
+#include "status.h"
 #include "util.h"
 
 #ifndef SO_PEERGROUPS
@@ -48,6 +50,71 @@ static int peer_groups(int socket_fd, gid_t **ret_groups, size_t *ret_count) {
         return 0;
 }
 
+/* --- users that our user namespace lacks --- */
+
+/* Ids that there are: all but (uid_t) -1. */
+#define ALL_IDS UINT64_C(4294967295)
+
+/* Whether /proc/self/uid_map or gid_map has all ids; not if it can't be read. */
+static bool has_all_ids(const char *path) {
+        FILE *file = fopen(path, "re");
+        unsigned long long count, sum = 0;
+
+        if (!file)
+                return false;
+        while (fscanf(file, "%*u %*u %llu", &count) == 1)
+                sum += count;
+        (void) fclose(file);
+        return sum >= ALL_IDS;
+}
+
+/* The number that stands for those that are lacking; (uid_t) -1, which nobody has, if none are. */
+static uint32_t find_overflow_id(const char *map, const char *setting) {
+        _cleanup_close_ int fd = -EBADF;
+        char text[16];
+        ssize_t n;
+
+        if (has_all_ids(map))
+                return UINT32_MAX;
+        fd = open(setting, O_RDONLY | O_CLOEXEC);
+        n = fd >= 0 ? read(fd, text, sizeof(text) - 1) : 0;
+        text[MAX(n, 0)] = '\0';
+        return n > 0 ? (uint32_t) strtoul(text, NULL, 10) : 65534;
+}
+
+static struct {
+        bool known;
+        bool logged;
+        uid_t uid;
+        gid_t gid;
+} overflow;
+
+/* A namespace's map is written once, before anybody runs in it. */
+static void know_overflow(void) {
+        if (overflow.known)
+                return;
+        overflow.uid = find_overflow_id("/proc/self/uid_map", "/proc/sys/kernel/overflowuid");
+        overflow.gid = find_overflow_id("/proc/self/gid_map", "/proc/sys/kernel/overflowgid");
+        overflow.known = true;
+}
+
+/* Once is enough: he may come back as often as he likes. */
+static int refuse_unknown(pid_t pid) {
+        if (!overflow.logged)
+                log_warning("refusing process %d, and all others whose user or group this daemon's user namespace does not have", (int) pid);
+        overflow.logged = true;
+        return SHMD_DENIED;
+}
+
+static void drop_unknown_groups(struct credentials *credentials) {
+        size_t kept = 0;
+
+        for (size_t i = 0; i < credentials->n_groups; i++)
+                if (credentials->groups[i] != overflow.gid)
+                        credentials->groups[kept++] = credentials->groups[i];
+        credentials->n_groups = kept;
+}
+
 int peer_credentials(int socket_fd, struct credentials *ret_credentials) {
         struct credentials credentials = { 0 };
         struct ucred cred;
@@ -56,9 +123,13 @@ int peer_credentials(int socket_fd, struct credentials *ret_credentials) {
 
         if (getsockopt(socket_fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) < 0)
                 return negative_errno();
+        know_overflow();
+        if (cred.uid == overflow.uid || cred.gid == overflow.gid)
+                return refuse_unknown(cred.pid);
         r = peer_groups(socket_fd, &credentials.groups, &credentials.n_groups);
         if (r < 0)
                 return r;
+        drop_unknown_groups(&credentials);
         credentials.uid = cred.uid;
         credentials.gid = cred.gid;
         credentials.pid = cred.pid;

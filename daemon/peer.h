@@ -8,7 +8,13 @@
 
 #include "policy.h"
 
-/* 0 or -errno. The groups are the caller's, to be freed with credentials_done(). */
+/*
+ * 0, SHMD_DENIED if the kernel can't tell us who it is, or -errno. The groups are the caller's, to be freed with credentials_done().
+ *
+ * In a user namespace that has not all users the kernel shows those it lacks, whoever they are, as one number
+ * (user_namespaces(7), overflowuid), which may also be a user of its own. Nobody is served under that number there: he would own
+ * what belongs to another. Supplementary groups that are lacking grant nothing.
+ */
 int peer_credentials(int socket_fd, struct credentials *ret_credentials);
 void credentials_done(struct credentials *credentials);
 
