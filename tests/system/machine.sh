@@ -27,7 +27,8 @@ machine_need() {
 
 # --- beginning and end ---
 
-# Tears down what there is of the machine in $1 when its standard input ends: when the script has ended, be it by SIGKILL.
+# Tears down what there is of the machine in $1 when it is told to on its standard input, or that ends: when the script has
+# ended, be it by SIGKILL.
 # A process of its own, in a session of its own.
 janitor() {
         # shellcheck disable=SC2016 # variables of the janitor's
@@ -38,7 +39,7 @@ janitor() {
                                 find "$cgroup" -name cgroup.procs -exec cat {} +
                         done <"$1" | sort -u
                 }
-                while read -r _; do :; done
+                read -r _
                 cd /
                 # All that runs in the cgroups
                 while [ -n "$(members "$2")" ]; do
@@ -62,7 +63,8 @@ machine_make() {
         janitor=$!
         nspawn=
         exec 8>"$place/life"
-        trap 'exec 8>&-; wait "$janitor" $nspawn 2>/dev/null; rm -rf "$SHMD_TEST_DIRECTORY"' EXIT
+        trap 'echo >&8; wait "$janitor" $nspawn 2>/dev/null
+                [ "${script_daemon-yes}" = yes ] || rm -rf "$SHMD_TEST_DIRECTORY"' EXIT
 
         mkdir "$place/upper" "$place/work" "$root"
         mount -t overlay overlay -o "lowerdir=/,upperdir=$place/upper,workdir=$place/work" "$root" 2>mount.log ||
@@ -75,7 +77,7 @@ machine_make() {
         [ -e "$root/usr/local/lib/systemd/system/shmd.service" ] || [ -e "$root/lib/systemd/system/shmd.service" ] ||
                 skip_rest "this build's prefix is none where systemd looks for units"
         machine_settings
-        (exec_in_new_cgroups systemd-nspawn -q -D "$root" --register=no --keep-unit --pipe true >nspawn.log 2>&1) ||
+        (exec_in_new_cgroups systemd-nspawn -q -D "$root" --register=no --keep-unit --pipe true </dev/null >nspawn.log 2>&1) ||
                 skip_rest "systemd-nspawn does not work here: $(cat nspawn.log)"
 }
 
@@ -124,14 +126,14 @@ enter_cgroups() {
 # To be called in a subshell, which becomes the command
 exec_in_new_cgroups() {
         exec 8>&-
-        enter_cgroups
-        exec "$@" </dev/null
+        enter_cgroups </dev/null
+        exec "$@"
 }
 
 # machine_start ARGUMENT...: of systemd-nspawn
 machine_start() {
         (exec_in_new_cgroups systemd-nspawn -q -D "$root" --machine="${place##*/shmd-}" --register=no --keep-unit -b \
-                --console=pipe "$@" systemd.unit=shmd-test.target >console.log 2>&1) &
+                --console=pipe "$@" systemd.unit=shmd-test.target </dev/null >console.log 2>&1) &
         nspawn=$!
         await "the container" find_leader
         await "the container's boot" is_booted
