@@ -157,7 +157,7 @@ is_booted() {
 
 m() {
         nsenter -t "$leader" -a env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
-                LC_ALL=C.UTF-8 SYSTEMD_PAGER='' "$@" 8>&-
+                LC_ALL=C.UTF-8 SYSTEMD_PAGER='' "$@" 7>&- 8>&-
 }
 
 as() {
