@@ -246,6 +246,10 @@ test_idle_exit() {
         expect 0 as alice shmdctl list
         await "the idle daemon's end" has_property shmd.service ActiveState inactive
         has_property shmd.socket ActiveState active || fail "the socket went with it"
+        # Whether it stays for the segment's sake (before systemd 254), or goes: the segment is there.
+        expect 0 as alice shmdctl create kept 4K
+        expect 0 as alice shmdctl cat kept
+        expect 0 as alice shmdctl rm kept
         expect 0 m rm -r /run/systemd/system/shmd.service.d
         expect 0 m systemctl daemon-reload
         expect 0 m systemctl start shmd.service

@@ -46,7 +46,10 @@ load_is_ready() {
 end_load() {
         exec 7>&-
         for load in $loads; do
-                wait "$load" || fail "$1: $(tail -qn 1 load.*)"
+                wait "$load" || {
+                        journal shmd.service | tail -n 20
+                        fail "$1: $(tail -qn 1 load.*)"
+                }
         done
         left=0
         for client in $clients; do
