@@ -80,7 +80,7 @@ static void setup(void) {
 
 static void append_many(unsigned count) {
         for (unsigned i = 0; i < count; i++) {
-                char name[8];
+                char name[16];
 
                 snprintf(name, sizeof(name), "s%02u", i);
                 segment.id = i + 1;
