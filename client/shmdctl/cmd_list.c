@@ -4,16 +4,15 @@
 #include <inttypes.h>
 #include <libsmartcols.h>
 #include <string.h>
-#include <sys/ioctl.h>
-
-/* No cell is longer than all labels, or a name. */
-#define CELL_MAX TEXT_LABELS_MAX
 
 /* --- columns --- */
 
-typedef void column_function(const struct ctl *ctl, const struct shmd_stat *stat, char *cell);
-
-#define COLUMN(name) static void column_##name(const struct ctl *ctl, const struct shmd_stat *stat, char *cell)
+#define COLUMN(name)                                                                              \
+        static void cell_##name(const struct ctl *ctl, const struct shmd_stat *stat, char *cell);  \
+        static void column_##name(const struct ctl *ctl, const void *item, char *cell) {            \
+                cell_##name(ctl, item, cell);                                                       \
+        }                                                                                           \
+        static void cell_##name(const struct ctl *ctl, const struct shmd_stat *stat, char *cell)
 
 COLUMN(id) {
         (void) ctl;
@@ -138,13 +137,7 @@ COLUMN(labels) {
         segment_labels(stat, ',', cell);
 }
 
-static const struct column {
-        const char *name;
-        const char *heading;
-        const char *help;
-        int flags;
-        column_function *function;
-} columns[] = {
+static const struct column columns[] = {
         { "id", "ID", "number, never used again", SCOLS_FL_RIGHT, column_id },
         { "name", "NAME", "name, or the last one it had", SCOLS_FL_TRUNC, column_name },
         { "size", "SIZE", "size", SCOLS_FL_RIGHT, column_size },
@@ -172,164 +165,48 @@ static const struct column {
         { "inode", "INODE", "inode number of its memory, as in /proc/PID/maps", SCOLS_FL_RIGHT, column_inode },
         { "labels", "LABELS", "its labels", SCOLS_FL_TRUNC, column_labels },
 };
-#define COLUMNS_DEFAULT 10u
-#define COLUMNS_MAX (4 * ELEMENTSOF(columns))
 
-void list_print_columns(FILE *file) {
-        fputs("\nColumns (by default down to age, and less on a narrow terminal):\n", file);
-        for (size_t i = 0; i < ELEMENTSOF(columns); i++)
-                fprintf(file, "  %-10s  %s\n", columns[i].name, columns[i].help);
-}
+/* What a narrow terminal leaves out, first to last; nothing of the user's own choice. */
+static const char *const dispensable[] = { "resident", "age", "lifetime", "mode", "state", "owner", NULL };
 
-/* --- which ones --- */
-
-struct listing {
-        const struct ctl *ctl;
-        size_t n_columns;
-        const struct column *columns[COLUMNS_MAX];
-        size_t widths[COLUMNS_MAX]; /* of the longest cell; in bytes, which is near enough */
-        struct libscols_table *table; /* or */
-        struct json_object *array;
-};
-
-static const struct column *column_find(const char *name) {
-        for (size_t i = 0; i < ELEMENTSOF(columns); i++) {
-                if (strcasecmp(columns[i].name, name) == 0)
-                        return &columns[i];
-        }
-        return NULL;
-}
-
-static int fail_column(const struct ctl *ctl, const char *name) {
-        char known[512] = "";
-
-        for (size_t i = 0; i < ELEMENTSOF(columns); i++) {
-                strcat(known, i > 0 ? ", " : "");
-                strcat(known, columns[i].name);
-        }
-        return fail_usage(ctl, "unknown column \"%s\"; there are: %s", name, known);
-}
-
-static int choose_columns(struct listing *listing) {
-        const char *wanted = listing->ctl->options.columns;
-        _cleanup_(freep) char *copy = strdup(wanted ? wanted : "+");
-        char *rest = copy, *name;
-
-        if (!copy)
-                fail_memory();
-        if (*rest == '+') {
-                rest++;
-                while (listing->n_columns < COLUMNS_DEFAULT) {
-                        listing->columns[listing->n_columns] = &columns[listing->n_columns];
-                        listing->n_columns++;
-                }
-        }
-        while ((name = strsep(&rest, ","))) {
-                if (*name == 0 && listing->n_columns > 0) /* "+", or a comma too many */
-                        continue;
-                if (listing->n_columns == COLUMNS_MAX)
-                        return fail_usage(listing->ctl, "too many columns");
-                listing->columns[listing->n_columns] = column_find(name);
-                if (!listing->columns[listing->n_columns++])
-                        return fail_column(listing->ctl, name);
-        }
-        return STATUS_DONE;
-}
+const struct column_set list_columns = { columns, ELEMENTSOF(columns), 10, dispensable };
 
 /* --- the list --- */
 
-static void add_row(struct listing *listing, const struct shmd_stat *stat) {
-        char cells[COLUMNS_MAX][CELL_MAX];
-        const char *pointers[COLUMNS_MAX];
-
-        for (size_t i = 0; i < listing->n_columns; i++) {
-                cells[i][0] = 0;
-                listing->columns[i]->function(listing->ctl, stat, cells[i]);
-                pointers[i] = cells[i];
-                listing->widths[i] = MAX(listing->widths[i], strlen(cells[i]));
-        }
-        table_add_row(listing->table, listing->n_columns, pointers);
-}
+struct listed {
+        struct listing listing; /* or */
+        struct json_object *array;
+};
 
 static int visit(const struct shmd_stat *stat, void *userdata) {
-        struct listing *listing = userdata;
+        struct listed *listed = userdata;
 
-        if (listing->table)
-                add_row(listing, stat);
+        if (listed->array)
+                json_append(listed->array, segment_to_json(stat));
         else
-                json_append(listing->array, segment_to_json(stat));
+                listing_add(&listed->listing, stat);
         return 0;
-}
-
-/* --- a terminal too narrow for all of it --- */
-
-/* What is left out then, first to last; nothing of the user's own choice. */
-static const char *const dispensable[] = { "resident", "age", "lifetime", "mode", "state", "owner" };
-/* As much of a name as shall be seen. */
-#define NAME_WIDTH 24u
-
-static size_t terminal_width(void) {
-        struct winsize size;
-
-        return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : SIZE_MAX;
-}
-
-static size_t column_width(const struct listing *listing, size_t number) {
-        size_t width = listing->widths[number];
-
-        if (listing->columns[number]->flags & SCOLS_FL_TRUNC)
-                width = MIN(width, NAME_WIDTH);
-        return MAX(width, strlen(listing->columns[number]->heading)) + 1;
-}
-
-/* For the default columns alone, which are the first ones of the table of all. */
-static void fit_listing(struct listing *listing) {
-        size_t available = terminal_width(), width = 0;
-
-        for (size_t i = 0; i < listing->n_columns; i++)
-                width += column_width(listing, i);
-        for (size_t i = 0; i < ELEMENTSOF(dispensable) && width > available; i++) {
-                size_t number = (size_t) (column_find(dispensable[i]) - columns);
-
-                width -= column_width(listing, number);
-                table_hide_column(listing->table, number);
-        }
-}
-
-static int print_listing(struct listing *listing) {
-        if (listing->array)
-                return json_print(listing->array);
-        if (!listing->ctl->options.columns)
-                fit_listing(listing);
-        return table_print(listing->table);
-}
-
-static void begin_listing(struct listing *listing) {
-        if (listing->ctl->options.json) {
-                listing->array = json_new_array();
-                return;
-        }
-        listing->table = table_new(listing->ctl);
-        for (size_t i = 0; i < listing->n_columns; i++)
-                table_add_column(listing->table, listing->columns[i]->heading, listing->columns[i]->flags);
 }
 
 int cmd_list(struct ctl *ctl, int n_arguments, char **arguments) {
         const char *prefix = n_arguments > 0 ? arguments[0] : NULL;
-        struct listing listing = { .ctl = ctl };
+        struct listed listed = { 0 };
         int status, r;
 
-        status = choose_columns(&listing);
+        status = listing_choose(&listed.listing, ctl, &list_columns);
         if (status == STATUS_DONE)
                 status = connect_to_daemon(ctl);
         if (status != STATUS_DONE)
                 return status;
 
-        begin_listing(&listing);
-        r = shmd_list(ctl->connection, prefix, 0, visit, &listing);
+        if (ctl->options.json)
+                listed.array = json_new_array();
+        else
+                listing_begin(&listed.listing);
+        r = shmd_list(ctl->connection, prefix, 0, visit, &listed);
         if (r == 0 && ctl->options.all)
-                r = shmd_list(ctl->connection, prefix, SHMD_LIST_UNLINKED, visit, &listing);
+                r = shmd_list(ctl->connection, prefix, SHMD_LIST_UNLINKED, visit, &listed);
         if (r != 0)
                 return fail_shmd(ctl, r, prefix ? "list" : "list segments", prefix);
-        return print_listing(&listing);
+        return listed.array ? json_print(listed.array) : listing_print(&listed.listing);
 }

@@ -23,60 +23,60 @@
 static const struct command commands[] = {
         { "list", "[PREFIX]", "segments whose names begin with PREFIX, or all",
           "--json tells everything of each, whatever the columns.\n", OPTION_COLUMNS | OPTION_ALL | OPTION_BYTES, 0, 1,
-          PROGRAM_NONE, cmd_list },
+          PROGRAM_NONE, cmd_list, &list_columns },
         { "show", "NAME|ID", "everything about one, who holds it and who has it mapped",
           "Holders are shown to the segment's owner and to administrators. MAPPED is what /proc shows: rw, ro, open\n"
           "for a descriptor alone, - for neither, ? where you may not look.\n",
-          0, 1, 1, PROGRAM_NONE, cmd_show },
+          0, 1, 1, PROGRAM_NONE, cmd_show, NULL },
         { "create", "NAME [SIZE] [-- PROGRAM...]", "make a segment of zeros, or of a file",
           SIZES_HELP "Fails if NAME exists. With --file no SIZE is given.\n" LIFETIMES_HELP PROGRAM_HELP,
-          OPTIONS_CREATE | OPTION_FILE | OPTION_READ_ONLY, 1, 2, PROGRAM_MAY, cmd_create },
+          OPTIONS_CREATE | OPTION_FILE | OPTION_READ_ONLY, 1, 2, PROGRAM_MAY, cmd_create, NULL },
         { "put", "NAME [FILE] [-- PROGRAM...]", "make a segment of a file's or standard input's bytes",
           "Nobody sees it before all is in it; if anything fails, nothing is left of it. Fails if NAME exists, but\n"
           "with --replace, where who opens NAME gets the old segment or the new one. What has no size of its own,\n"
           "such as a pipe, is first read into memory as a whole.\n" LIFETIMES_HELP PROGRAM_HELP,
-          OPTIONS_CREATE | OPTION_REPLACE, 1, 2, PROGRAM_MAY, cmd_put },
-        { "cat", "NAME|ID", "write a segment's bytes to standard output", NULL, 0, 1, 1, PROGRAM_NONE, cmd_cat },
+          OPTIONS_CREATE | OPTION_REPLACE, 1, 2, PROGRAM_MAY, cmd_put, NULL },
+        { "cat", "NAME|ID", "write a segment's bytes to standard output", NULL, 0, 1, 1, PROGRAM_NONE, cmd_cat, NULL },
         { "dump", "NAME|ID", "show a segment's bytes in hexadecimal and as text",
           "BYTES as SIZE of create, or as 0x1000. Lines equal to the one before are shown as one *.\n",
-          OPTION_OFFSET | OPTION_LENGTH, 1, 1, PROGRAM_NONE, cmd_dump },
+          OPTION_OFFSET | OPTION_LENGTH, 1, 1, PROGRAM_NONE, cmd_dump, NULL },
         { "resize", "NAME|ID SIZE", "change the size of a segment made with --maximum",
           SIZES_HELP "Takes write permission. What is cut off is zeros if it ever comes back.\n", 0, 2, 2, PROGRAM_NONE,
-          cmd_resize },
+          cmd_resize, NULL },
         { "lifetime", "NAME|ID LIFETIME", "change when a name goes by itself", LIFETIMES_HELP, 0, 2, 2, PROGRAM_NONE,
-          cmd_lifetime },
+          cmd_lifetime, NULL },
         { "freeze", "NAME|ID...", "make segments immutable, for everybody and for ever",
-          "Fails as long as anybody has one mapped writable, and says who.\n", 0, 1, -1, PROGRAM_NONE, cmd_freeze },
+          "Fails as long as anybody has one mapped writable, and says who.\n", 0, 1, -1, PROGRAM_NONE, cmd_freeze, NULL },
         { "chmod", "MODE NAME|ID...", "change permission bits",
           "MODE as for chmod(1): octal as in 0640, or changes as in u=rw,g+r,o-rw. Write a-w, not -w.\n"
           "Who holds a segment already is not concerned.\n",
-          0, 2, -1, PROGRAM_NONE, cmd_chmod },
+          0, 2, -1, PROGRAM_NONE, cmd_chmod, NULL },
         { "chown", "[OWNER][:GROUP] NAME|ID...", "change owner or group",
-          "Names or numbers; \"OWNER:\" stands for the owner's own group too.\n", 0, 2, -1, PROGRAM_NONE, cmd_chown },
+          "Names or numbers; \"OWNER:\" stands for the owner's own group too.\n", 0, 2, -1, PROGRAM_NONE, cmd_chown, NULL },
         { "rename", "NAME|ID NEW-NAME", "give a segment another name", "Fails if NEW-NAME exists.\n", 0, 2, 2,
-          PROGRAM_NONE, cmd_rename },
+          PROGRAM_NONE, cmd_rename, NULL },
         { "rm", "NAME|ID...", "take names away; the memory goes with the last holder", NULL, 0, 1, -1, PROGRAM_NONE,
-          cmd_rm },
+          cmd_rm, NULL },
         { "hold", "NAME|ID -- PROGRAM...", "run a program with a segment held",
           "The program finds the number of the segment's descriptor in $SHMD_FD, its size in $SHMD_SIZE, and how\n"
           "much of it can be mapped in $SHMD_MAXIMUM. The exit status is the program's: 128 and the signal's number\n"
           "if a signal killed it, 127 if there is no such program, 126 if it can't be run; that of shmdctl if the\n"
           "segment can't be held.\n",
-          OPTION_RW, 1, 1, PROGRAM_MUST, cmd_hold },
+          OPTION_RW, 1, 1, PROGRAM_MUST, cmd_hold, NULL },
         { "wait", "NAME", "wait until a name is published",
           "Takes read permission. Prints nothing, or with --json what show would.\n", OPTION_TIMEOUT, 1, 1, PROGRAM_NONE,
-          cmd_wait },
+          cmd_wait, NULL },
         { "watch", "[PREFIX]", "tell what happens to segments whose names begin with PREFIX, or all",
           "A line for each event, at once; --json: an object a line. Events: created, published, frozen, resized,\n"
           "renamed, unlinked, freed; present and snapshot-end of a snapshot, which --count does not count; and lost\n"
           "where some are missing: then a snapshot follows. Ends well if interrupted or when the time is over, which\n"
           "before --count events is a failure.\n",
-          OPTION_SNAPSHOT | OPTION_COUNT | OPTION_TIMEOUT | OPTION_BYTES, 0, 1, PROGRAM_NONE, cmd_watch },
+          OPTION_SNAPSHOT | OPTION_COUNT | OPTION_TIMEOUT | OPTION_BYTES, 0, 1, PROGRAM_NONE, cmd_watch, NULL },
         { "status", "", "the daemon, its totals, users with their use and limits",
-          "All users are shown to administrators, to others their own.\n", OPTION_BYTES, 0, 0, PROGRAM_NONE, cmd_status },
+          "All users are shown to administrators, to others their own.\n", OPTION_BYTES, 0, 0, PROGRAM_NONE, cmd_status, NULL },
         { "stop", "", "end the daemon; where a service manager keeps its segments, they stay",
           "For administrators. --purge: all names go, nothing is kept, and memory goes with those who have it.\n",
-          OPTION_PURGE, 0, 0, PROGRAM_NONE, cmd_stop },
+          OPTION_PURGE, 0, 0, PROGRAM_NONE, cmd_stop, NULL },
 };
 
 /* --- help --- */
@@ -108,8 +108,8 @@ static void print_command(FILE *file, const struct command *command) {
                 fputs("\nOptions:\n", file);
                 options_print_help(file, command->options);
         }
-        if (command->run == cmd_list)
-                list_print_columns(file);
+        if (command->columns)
+                columns_print_help(file, command->columns);
         if (command->details)
                 fprintf(file, "\n%s", command->details);
         fputs("\nEverywhere:\n", file);

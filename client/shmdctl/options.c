@@ -174,7 +174,7 @@ static int argument_kind(const struct option_row *row) {
         return row->argument[0] == '[' ? optional_argument : required_argument;
 }
 
-static void parser_init(struct parser *parser, unsigned set, bool in_order) {
+static void parser_init(struct parser *parser, uint64_t set, bool in_order) {
         char *letter = parser->letters;
         struct option *option = parser->options;
 
@@ -182,7 +182,7 @@ static void parser_init(struct parser *parser, unsigned set, bool in_order) {
                 *letter++ = '+';
         *letter++ = ':';
         for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
-                if (!(set & 1u << i))
+                if (!(set & UINT64_C(1) << i))
                         continue;
                 *option++ = (struct option) {
                         .name = rows[i].name,
@@ -229,7 +229,7 @@ static void complain_of(struct ctl *ctl, int verdict, char **words) {
                 fail_usage(ctl, "unknown option %s", words[optind - 1]);
 }
 
-int options_parse(struct ctl *ctl, int n_words, char **words, unsigned set, bool in_order) {
+int options_parse(struct ctl *ctl, int n_words, char **words, uint64_t set, bool in_order) {
         struct parser parser;
         int value;
 
@@ -249,11 +249,11 @@ int options_parse(struct ctl *ctl, int n_words, char **words, unsigned set, bool
 
 /* --- telling of them --- */
 
-void options_print_help(FILE *file, unsigned set) {
+void options_print_help(FILE *file, uint64_t set) {
         for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
                 char letter[8] = "    ", text[64];
 
-                if (!(set & 1u << i))
+                if (!(set & UINT64_C(1) << i))
                         continue;
                 if (rows[i].letter)
                         snprintf(letter, sizeof(letter), "-%c, ", rows[i].letter);

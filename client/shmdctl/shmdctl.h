@@ -7,6 +7,7 @@
  * parse.c     what users write: sizes, modes, owners, lifetimes, labels
  * text.c      what users read: sizes, times, messages on standard error
  * output.c    standard output: tables, JSON documents
+ * columns.c   tables whose columns one can choose
  * segment.c   one segment: words for its fields, its JSON object, finding it by name or id
  * mappers.c   the processes that have one open or mapped, as /proc shows them
  * progress.c  the progress bar; being interrupted in the middle of something
@@ -94,35 +95,35 @@ struct ctl {
 
 /* Options, for the sets of them that commands take. In the order of the table in options.c. */
 enum option_bit {
-        OPTION_SOCKET = 1u << 0,
-        OPTION_USER = 1u << 1,
-        OPTION_SYSTEM = 1u << 2,
-        OPTION_JSON = 1u << 3,
-        OPTION_NO_HEADINGS = 1u << 4,
-        OPTION_HELP = 1u << 5,
-        OPTION_VERSION = 1u << 6,
-        OPTIONS_GLOBAL = (1u << 7) - 1,
+        OPTION_SOCKET = UINT64_C(1) << 0,
+        OPTION_USER = UINT64_C(1) << 1,
+        OPTION_SYSTEM = UINT64_C(1) << 2,
+        OPTION_JSON = UINT64_C(1) << 3,
+        OPTION_NO_HEADINGS = UINT64_C(1) << 4,
+        OPTION_HELP = UINT64_C(1) << 5,
+        OPTION_VERSION = UINT64_C(1) << 6,
+        OPTIONS_GLOBAL = (UINT64_C(1) << 7) - 1,
 
-        OPTION_COLUMNS = 1u << 7,
-        OPTION_ALL = 1u << 8,
-        OPTION_BYTES = 1u << 9,
-        OPTION_MODE = 1u << 10,
-        OPTION_LIFETIME = 1u << 11,
-        OPTION_LABEL = 1u << 12,
-        OPTION_MAXIMUM = 1u << 13,
-        OPTION_HUGE = 1u << 14,
-        OPTION_PREALLOC = 1u << 15,
+        OPTION_COLUMNS = UINT64_C(1) << 7,
+        OPTION_ALL = UINT64_C(1) << 8,
+        OPTION_BYTES = UINT64_C(1) << 9,
+        OPTION_MODE = UINT64_C(1) << 10,
+        OPTION_LIFETIME = UINT64_C(1) << 11,
+        OPTION_LABEL = UINT64_C(1) << 12,
+        OPTION_MAXIMUM = UINT64_C(1) << 13,
+        OPTION_HUGE = UINT64_C(1) << 14,
+        OPTION_PREALLOC = UINT64_C(1) << 15,
         OPTIONS_CREATE = OPTION_MODE | OPTION_LIFETIME | OPTION_LABEL | OPTION_MAXIMUM | OPTION_HUGE | OPTION_PREALLOC,
-        OPTION_FILE = 1u << 16,
-        OPTION_READ_ONLY = 1u << 17,
-        OPTION_REPLACE = 1u << 18,
-        OPTION_OFFSET = 1u << 19,
-        OPTION_LENGTH = 1u << 20,
-        OPTION_RW = 1u << 21,
-        OPTION_TIMEOUT = 1u << 22,
-        OPTION_SNAPSHOT = 1u << 23,
-        OPTION_COUNT = 1u << 24,
-        OPTION_PURGE = 1u << 25,
+        OPTION_FILE = UINT64_C(1) << 16,
+        OPTION_READ_ONLY = UINT64_C(1) << 17,
+        OPTION_REPLACE = UINT64_C(1) << 18,
+        OPTION_OFFSET = UINT64_C(1) << 19,
+        OPTION_LENGTH = UINT64_C(1) << 20,
+        OPTION_RW = UINT64_C(1) << 21,
+        OPTION_TIMEOUT = UINT64_C(1) << 22,
+        OPTION_SNAPSHOT = UINT64_C(1) << 23,
+        OPTION_COUNT = UINT64_C(1) << 24,
+        OPTION_PURGE = UINT64_C(1) << 25,
 };
 
 /* Whether a command takes "-- PROGRAM...". */
@@ -137,11 +138,12 @@ struct command {
         const char *arguments;
         const char *help;    /* a line */
         const char *details; /* paragraphs, or NULL */
-        unsigned options;    /* besides the global ones */
+        uint64_t options;    /* besides the global ones */
         int arguments_min;
         int arguments_max; /* -1: any number */
         enum program_use program;
         int (*run)(struct ctl *ctl, int n_arguments, char **arguments);
+        const struct column_set *columns; /* for -o, or NULL */
 };
 
 /* --- main.c --- */
@@ -153,8 +155,8 @@ int connect_to_daemon(struct ctl *ctl);
 
 /* Reads options of that set. Stops at the first other word if in_order; else moves other words to the end. Gives the
  * number of words that were options, or -1 after telling what is wrong. */
-int options_parse(struct ctl *ctl, int n_words, char **words, unsigned set, bool in_order);
-void options_print_help(FILE *file, unsigned set);
+int options_parse(struct ctl *ctl, int n_words, char **words, uint64_t set, bool in_order);
+void options_print_help(FILE *file, uint64_t set);
 
 /* --- parse.c: true, or false if it is none; or a reason for people, NULL if it is fine --- */
 
@@ -230,6 +232,44 @@ int json_print_line(struct json_object *document);
 void stdout_check(void);
 /* Closes standard output; gives the status, or STATUS_FAILED if what was written did not arrive. */
 int stdout_close(int status);
+
+/* --- columns.c --- */
+
+/* No cell is longer than all labels, or a name. */
+#define CELL_MAX 1032
+#define COLUMNS_MAX 100u
+
+struct column {
+        const char *name;
+        const char *heading;
+        const char *help;
+        int flags; /* SCOLS_FL_* */
+        void (*function)(const struct ctl *ctl, const void *item, char *cell);
+};
+
+struct column_set {
+        const struct column *columns;
+        size_t count;
+        size_t n_default; /* the first so many */
+        const char *const *dispensable; /* of these, what a narrow terminal leaves out, first to last; NULL ends it */
+};
+
+struct listing {
+        const struct ctl *ctl;
+        const struct column_set *set;
+        size_t n_columns;
+        const struct column *columns[COLUMNS_MAX];
+        size_t widths[COLUMNS_MAX]; /* of the longest cell; in bytes, which is near enough */
+        struct libscols_table *table;
+};
+
+void columns_print_help(FILE *file, const struct column_set *set);
+/* Those that --columns names, or the default. Gives the exit status, after telling what is wrong. */
+int listing_choose(struct listing *listing, const struct ctl *ctl, const struct column_set *set);
+void listing_begin(struct listing *listing);
+void listing_add(struct listing *listing, const void *item);
+/* Prints and frees. */
+int listing_print(struct listing *listing);
 
 /* --- segment.c --- */
 
@@ -323,5 +363,5 @@ unsigned create_flags(const struct ctl *ctl);
 /* Runs a program with the segment, and gives its exit status. */
 int hold_run(char **program, struct shmd_segment *segment);
 
-/* For list --help. */
-void list_print_columns(FILE *file);
+/* For --help. */
+extern const struct column_set list_columns;
