@@ -55,6 +55,18 @@ _public_ int shmd_unlink_id(struct shmd *connection, uint64_t id) {
         return r < 0 ? r : unlink_target(connection, &target, NULL);
 }
 
+_public_ int shmd_unlink_idle(struct shmd *connection, uint64_t id, uint64_t idle_usec) {
+        struct shmd_wire_unlink_idle body = { .idle_usec = idle_usec };
+        struct target target;
+        int r;
+
+        r = target_by_id(connection, id, &target);
+        if (r < 0)
+                return r;
+        body.target = target.wire;
+        return call_target(connection, SHMD_OP_UNLINK_IDLE, &target, &body, NULL);
+}
+
 _public_ int shmd_unlink_async(struct shmd *connection, const char *name, shmd_result_function function, void *userdata) {
         struct target target;
         int r;

@@ -85,8 +85,9 @@ static bool segment_read(struct reader *reader, const struct shmd_wire_segment *
                 .device = wire->device,
                 .inode = wire->inode,
                 .creator_started = wire->creator_started,
+                .opens = wire->opens,
         };
-        return wire->id != 0 && wire_is_zero(wire->padding, sizeof(wire->padding)) && strings_read(reader, wire, ret_stat);
+        return wire->id != 0 && wire->padding == 0 && strings_read(reader, wire, ret_stat);
 }
 
 static int stat_read(struct shmd *connection, const struct reply *reply, struct shmd_stat *ret_stat) {

@@ -315,7 +315,9 @@ struct shmd_stat {
         uint64_t device;     /* st_dev and st_ino of the memory, 0 if not known */
         uint64_t inode;
         uint64_t creator_started; /* start time of the creator, clock ticks since boot: proc(5), stat, field 22; 0: not known */
-        uint64_t reserved[7];
+        uint32_t opens; /* since the daemon began, modulo 2^32; a connection that has it already need not ask */
+        uint32_t reserved_word;
+        uint64_t reserved[6];
         char creator_executable[256];
         char name[256]; /* of an unlinked segment: the name it had */
         char creator_command[64];
@@ -396,6 +398,11 @@ int shmd_rename(struct shmd *connection, const char *name, const char *new_name)
 
 /* The same three and unlink, by id: for what has lost its name, or must not be mistaken. */
 int shmd_unlink_id(struct shmd *connection, uint64_t id);
+/*
+ * Unlinks a segment only if nobody has held or mapped it for idle_usec microseconds: the daemon asks the kernel, and lets
+ * nobody in between. Errors: -EBUSY: somebody has it, or had until lately; -ENOENT; -EPERM.
+ */
+int shmd_unlink_idle(struct shmd *connection, uint64_t id, uint64_t idle_usec);
 int shmd_chmod_id(struct shmd *connection, uint64_t id, mode_t mode);
 int shmd_chown_id(struct shmd *connection, uint64_t id, uid_t uid, gid_t gid);
 int shmd_rename_id(struct shmd *connection, uint64_t id, const char *new_name);

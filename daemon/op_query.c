@@ -54,6 +54,7 @@ static void describe(struct op_context *context, struct segment *segment, struct
                 .device = segment->device,
                 .inode = segment->inode,
                 .creator_started = segment->creator.started,
+                .opens = segment->opens,
                 .page_shift = segment->page_shift,
                 .uid = segment->owner.uid,
                 .gid = segment->owner.gid,

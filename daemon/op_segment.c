@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Handlers of what begins and ends a client's dealings with segments: HELLO, RELEASE, RELEASE_MANY, RESUME, UNLINK.
+ * Handlers of what begins and ends a client's dealings with segments: HELLO, RELEASE, RELEASE_MANY, RESUME, UNLINK, UNLINK_IDLE.
  * CREATE and OPEN are in opening.c.
  */
 #include <string.h>
@@ -75,12 +75,9 @@ int op_resume(struct op_context *context, const struct shmd_wire_resume *body) {
         return 0;
 }
 
-int op_unlink(struct op_context *context, const struct shmd_wire_unlink *body) {
+static int unlink_target(struct op_context *context) {
         static const struct shmd_wire_empty reply;
 
-        (void) body;
-        if (context->tail_size > 0)
-                return SHMD_MALFORMED;
         if (context->segment->state == WIRE_STATE_UNLINKED)
                 return SHMD_NOT_FOUND;
         /* Whoever hears of the answer may not find the name in what he remembers any more. */
@@ -89,4 +86,30 @@ int op_unlink(struct op_context *context, const struct shmd_wire_unlink *body) {
         report_reclaimed(context->session, context->segment);
         registry_unlink(context->segment, context->now_usec);
         return op_reply(context, &reply, NULL, 0);
+}
+
+int op_unlink(struct op_context *context, const struct shmd_wire_unlink *body) {
+        (void) body;
+        return context->tail_size > 0 ? SHMD_MALFORMED : unlink_target(context);
+}
+
+/*
+ * Nobody holds it, says the kernel, and nobody has for so long. Nobody can get it between this and what follows, as one
+ * request is handled at a time.
+ */
+static bool is_idle(struct op_context *context, struct segment *segment, uint64_t idle_usec) {
+        /* Zero: it was held by descriptors that went their own way, and the kernel had not been asked since. */
+        uint64_t since_usec = segment->idle_usec > 0 ? segment->idle_usec : context->now_usec;
+
+        if (segment->attached > 0 || (segment->handed_out && lease_is_held(&context->daemon->lease, segment)))
+                return false;
+        return context->now_usec >= since_usec && context->now_usec - since_usec >= idle_usec;
+}
+
+int op_unlink_idle(struct op_context *context, const struct shmd_wire_unlink_idle *body) {
+        if (context->tail_size > 0)
+                return SHMD_MALFORMED;
+        if (context->segment->state != WIRE_STATE_UNLINKED && !is_idle(context, context->segment, body->idle_usec))
+                return SHMD_BUSY;
+        return unlink_target(context);
 }

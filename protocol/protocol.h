@@ -210,6 +210,12 @@ struct shmd_wire_unlink {
         struct shmd_wire_target target;
 };
 
+/* UNLINK_IDLE: only if nobody holds or maps it, says the kernel; else SHMD_BUSY. */
+struct shmd_wire_unlink_idle {
+        struct shmd_wire_target target;
+        uint64_t idle_usec; /* and nobody has for so long */
+};
+
 struct shmd_wire_stat {
         struct shmd_wire_target target;
 };
@@ -287,7 +293,8 @@ struct shmd_wire_segment {
         uint16_t command_size; /* the creator's command, */
         uint16_t unit_size;    /* its unit, */
         uint16_t executable_size; /* and its executable */
-        uint16_t padding[3];
+        uint16_t padding;
+        uint32_t opens; /* since the daemon began; begins anew after 2^32 - 1 */
 };
 
 enum shmd_wire_segment_flags {

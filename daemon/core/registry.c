@@ -585,6 +585,7 @@ void hold_commit(struct hold *hold, enum shmd_access access, bool detached, uint
         }
         segment->handed_out = true;
         segment->restored = false;
+        segment->opens++;
         segment->idle_usec = 0;
         segment->opened_usec = now_usec;
         linger_stop(segment);

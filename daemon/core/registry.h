@@ -86,6 +86,7 @@ struct segment {
         uint64_t created_usec;      /* CLOCK_REALTIME, as the two below */
         uint64_t opened_usec;
         uint64_t idle_usec; /* zero while held */
+        uint32_t opens;     /* since the daemon began, modulo 2^32 */
         struct ownership owner; /* as the inode said when last looked at */
         struct creator creator;
         struct charge bytes, count, descriptor;

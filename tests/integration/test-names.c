@@ -2,6 +2,7 @@
 /* What is done to segments by name: unlink, rename, chmod, chown, stat, list. */
 #include <fcntl.h>
 #include <grp.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -45,6 +46,29 @@ START_TEST(test_unlink) {
         id = make("gone", 4096);
         ASSERT_OK(connection, shmd_unlink_id(connection, id));
         ck_assert(!client_exists(connection, "gone"));
+}
+END_TEST
+
+/* Only what nobody has: a hold, a mapping alone, and a hold that ended too lately are in the way. */
+START_TEST(test_unlink_idle) {
+        uint64_t hour_usec = UINT64_C(3600) * 1000000, id;
+        struct shmd_segment *segment = client_create(connection, "kept", 4096, SHMD_LIFETIME_PERSIST);
+        struct shmd_stat stat;
+        void *memory;
+
+        id = shmd_id(segment);
+        ck_assert_int_eq(shmd_unlink_idle(connection, id, 0), -EBUSY);
+        memory = mmap(NULL, 4096, PROT_READ, MAP_SHARED, shmd_fd(segment), 0);
+        ck_assert_ptr_ne(memory, MAP_FAILED);
+        shmd_close(segment);
+        ck_assert_int_eq(shmd_unlink_idle(connection, id, 0), -EBUSY);
+        munmap(memory, 4096);
+        ck_assert_int_eq(shmd_unlink_idle(connection, id, hour_usec), -EBUSY);
+        ASSERT_OK(connection, shmd_stat_id(connection, id, &stat));
+        ck_assert_uint_eq(stat.opens, 1);
+        ASSERT_OK(connection, shmd_unlink_idle(connection, id, 0));
+        ck_assert(!client_exists(connection, "kept"));
+        ck_assert_int_eq(shmd_unlink_idle(connection, id, 0), -ENOENT);
 }
 END_TEST
 
@@ -501,6 +525,7 @@ static Suite *names_suite(void) {
         TCase *tests = test_case(suite, "names", setup, teardown);
 
         tcase_add_test(tests, test_unlink);
+        tcase_add_test(tests, test_unlink_idle);
         tcase_add_test(tests, test_made_anew_while_held);
         tcase_add_test(tests, test_open_unlinked_by_id);
         tcase_add_test(tests, test_rename);

@@ -63,6 +63,7 @@ static struct shmd_stat lasting(const char *name) {
 
         stat.holders = stat.unknown_holder = 0;
         stat.idle_usec = stat.opened_usec = 0;
+        stat.opens = 0;
         return stat;
 }
 

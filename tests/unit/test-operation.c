@@ -54,6 +54,7 @@ static const struct {
         { 26, "handover", 8, 8, false, 0, 253, RIGHT_NONE, 0 },
         { 27, "stop", 8, 8, false, 0, 0, RIGHT_NONE, 0 },
         { 28, "accounts", 8, 8, false, 0, 0, RIGHT_NONE, 0 },
+        { 29, "unlink_idle", 24, 8, true, 0, 0, RIGHT_OWNER, OPERATION_ONCE },
 };
 
 START_TEST(test_released_rows) {
@@ -128,6 +129,7 @@ START_TEST(test_layout) {
         ck_assert_uint_eq(offsetof(struct shmd_wire_refusal, requested), 16);
         ck_assert_uint_eq(offsetof(struct shmd_wire_refusal, item), 40);
         ck_assert_uint_eq(offsetof(struct shmd_wire_refusal, biggest), 48);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_unlink_idle, idle_usec), 16);
         ck_assert_uint_eq(sizeof(struct shmd_wire_user), 16);
         ck_assert_uint_eq(offsetof(struct shmd_wire_user, uid), 8);
         ck_assert_uint_eq(offsetof(struct shmd_wire_hello_reply, generation_slots), 24);
