@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "log.h"
+#include "rules.h"
 #include "util.h"
 
 /* What the daemon needs for itself: sockets, events, files of /proc for a moment. */
@@ -16,6 +17,7 @@
 
 struct reader {
         struct config config;
+        struct rules rules; /* shmdctl acts on them: here they are only checked */
         FILE *file;
         int line;          /* that was read last */
         int problem_line;
@@ -125,6 +127,24 @@ static int read_group(struct reader *reader, const char *value) {
         return 1;
 }
 
+static int read_rule(struct reader *reader, const char *section, const char *name, const char *value) {
+        char problem[RULE_PROBLEM_MAX];
+
+        if (rules_set(&reader->rules, section, reader->line, name, value, problem))
+                return 1;
+        return fail(reader, "%s%s", problem, "");
+}
+
+static void check_rules(struct reader *reader) {
+        char problem[RULE_PROBLEM_MAX];
+        const struct rule *rule = rules_check(&reader->rules, problem);
+
+        if (!rule || reader->problem_line != 0)
+                return;
+        reader->line = rule->line;
+        (void) fail(reader, "%s%s", problem, "");
+}
+
 /* inih's handler: 1 is success. */
 static int on_setting(void *userdata, const char *section, const char *name, const char *value) {
         struct reader *reader = userdata;
@@ -138,6 +158,8 @@ static int on_setting(void *userdata, const char *section, const char *name, con
                         return read_group(reader, value);
                 return fail(reader, "no such setting in [access]: \"%s\"%s", name, "");
         }
+        if (rules_is_section(section))
+                return read_rule(reader, section, name, value);
         return fail(reader, "no such section: [%s]%s", section, "");
 }
 
@@ -168,6 +190,7 @@ static int parse(struct reader *reader, const char *path) {
                 reader->problem_line = line;
                 (void) snprintf(reader->problem, sizeof(reader->problem), "neither a [section] nor a \"name = value\"");
         }
+        check_rules(reader);
         if (reader->problem_line == 0)
                 return 0;
         log_error("%s:%d: %s", path, reader->problem_line, reader->problem);
@@ -187,6 +210,7 @@ int config_read(struct config *config, const char *path) {
         }
         r = parse(&reader, path);
         (void) fclose(reader.file);
+        rules_done(&reader.rules);
         if (r == 0)
                 *config = reader.config;
         return r;

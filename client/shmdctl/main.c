@@ -3,6 +3,7 @@
  * shmdctl: the table of commands, from which help is made, and the way to one of
  * them: options, the number of its arguments, and whether its output arrived.
  */
+#include "leaks.h"
 #include "shmdctl.h"
 
 #include <errno.h>
@@ -72,6 +73,17 @@ static const struct command commands[] = {
           "where some are missing: then a snapshot follows. Ends well if interrupted or when the time is over, which\n"
           "before --count events is a failure.\n",
           OPTION_SNAPSHOT | OPTION_COUNT | OPTION_TIMEOUT | OPTION_BYTES, 0, 1, PROGRAM_NONE, cmd_watch, NULL },
+        { "leaks", "", "what has leaked, of shmd and of the machine, and why one may say so",
+          "shmd: persistent segments that nobody has held for long and whose creator is gone; posix: files in /dev/shm\n"
+          "that no process has open or mapped; sysv: segments that are not attached, whose creator and last user are\n"
+          "dead. SURE says how sure that is; what can't be judged is unknown, and WHY says why.\n",
+          OPTIONS_LEAKS | OPTION_COLUMNS | OPTION_BYTES, 0, 0, PROGRAM_NONE, cmd_leaks, &leak_columns },
+        { "reclaim", "[ID|NAME...]", "free what has leaked, never what is in use",
+          "Frees what leaks lists, or of that only what is named, but what is unknown; each is checked again right\n"
+          "before. Shows first what it will free and asks; where nobody can be asked it takes --yes. Without --uid\n"
+          "users other than root reclaim what is their own.\n",
+          OPTIONS_LEAKS | OPTION_DRY_RUN | OPTION_YES | OPTION_RULES | OPTION_COLUMNS | OPTION_BYTES, 0, -1, PROGRAM_NONE,
+          cmd_reclaim, &leak_columns },
         { "status", "", "the daemon, its totals, users with their use and limits",
           "All users are shown to administrators, to others their own.\n", OPTION_BYTES, 0, 0, PROGRAM_NONE, cmd_status, NULL },
         { "stop", "", "end the daemon; where a service manager keeps its segments, they stay",
@@ -262,7 +274,7 @@ static void choose_locale(void) {
 }
 
 int main(int argc, char **argv) {
-        struct ctl ctl = { .options.timeout_usec = UINT64_MAX };
+        struct ctl ctl = { .options.timeout_usec = UINT64_MAX, .options.min_age_usec = UINT64_MAX };
         int status;
 
         fill_standard_descriptors();

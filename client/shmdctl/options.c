@@ -5,6 +5,8 @@
  */
 #include "shmdctl.h"
 
+#include "scan.h"
+
 #include <getopt.h>
 #include <string.h>
 
@@ -115,6 +117,39 @@ static int set_length(struct ctl *ctl, const char *argument) {
         return problem ? complain(ctl, "--length", argument, problem) : 0;
 }
 
+static int set_kind(struct ctl *ctl, const char *argument) {
+        ctl->options.kinds = 0;
+        if (strcmp(argument, "all") == 0)
+                return 0;
+        for (unsigned kind = 0; kind < SCAN_KINDS; kind++) {
+                if (strcmp(argument, scan_kind_name(kind)) == 0)
+                        ctl->options.kinds = 1u << kind;
+        }
+        return ctl->options.kinds ? 0 : complain(ctl, "--kind", argument, "not one of shmd, posix, sysv, all");
+}
+
+static int set_min_age(struct ctl *ctl, const char *argument) {
+        const char *problem = parse_duration(argument, &ctl->options.min_age_usec);
+
+        return problem ? complain(ctl, "--min-age", argument, problem) : 0;
+}
+
+static int set_uid(struct ctl *ctl, const char *argument) {
+        const char *problem = strchr(argument, ':') || !*argument ? "not a user" : NULL;
+        gid_t gid;
+
+        if (!problem)
+                problem = parse_owner(argument, &ctl->options.uid, &gid);
+        ctl->options.has_uid = true;
+        return problem ? complain(ctl, "--uid", argument, problem) : 0;
+}
+
+static int set_rules(struct ctl *ctl, const char *argument) {
+        ctl->options.rules = true;
+        ctl->options.rules_path = argument;
+        return 0;
+}
+
 /* --- the table --- */
 
 struct option_row {
@@ -157,6 +192,13 @@ static const struct option_row rows[] = {
         { "snapshot", 0, NULL, "begin with what is there already, then a mark", FLAG(snapshot) },
         { "count", 'c', "N", "end after so many events", .set = set_count },
         { "purge", 0, NULL, "keep nothing for the next daemon", FLAG(purge) },
+        { "kind", 0, "KIND", "shmd, posix (files in /dev/shm), sysv, or all (default)", .set = set_kind },
+        { "min-age", 0, "TIME", "not used for so long: 90s, 10min, 2h, 7d (default: 1h for shmd, else 0)", .set = set_min_age },
+        { "uid", 0, "USER", "of that user, by name or number", .set = set_uid },
+        { "all-namespaces", 0, NULL, "also in the IPC and mount namespaces of other processes", FLAG(all_namespaces) },
+        { "dry-run", 0, NULL, "only tell what would be freed", FLAG(dry_run) },
+        { "yes", 'y', NULL, "do not ask", FLAG(yes) },
+        { "rules", 0, "[=FILE]", "what the [reclaim] sections of shmd.conf(5) say, without asking", .set = set_rules },
 };
 
 enum { LONG_OPTION = 0x100 };

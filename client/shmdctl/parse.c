@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "rules.h"
 #include "shmdctl.h"
 
 #include <errno.h>
@@ -175,6 +176,10 @@ const char *parse_seconds(const char *text, uint64_t *ret_usec) {
                 return problem;
         *ret_usec = seconds * USEC_PER_SECOND + usec;
         return NULL;
+}
+
+const char *parse_duration(const char *text, uint64_t *ret_usec) {
+        return rules_parse_time(text, ret_usec) ? NULL : "not a time such as 90s, 10min, 2h or 7d";
 }
 
 const char *parse_lifetime(const char *text, uint32_t *ret_lifetime, uint64_t *ret_linger_usec) {

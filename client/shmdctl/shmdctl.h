@@ -8,7 +8,9 @@
  * text.c      what users read: sizes, times, messages on standard error
  * output.c    standard output: tables, JSON documents
  * columns.c   tables whose columns one can choose
+ * rulefile.c  the rules for what goes by itself, in the daemon's configuration file
  * segment.c   one segment: words for its fields, its JSON object, finding it by name or id
+ * leaks.c     what is leaked, of whatever kind: for leaks and reclaim
  * mappers.c   the processes that have one open or mapped, as /proc shows them
  * progress.c  the progress bar; being interrupted in the middle of something
  * cmd_*.c     the commands
@@ -84,6 +86,15 @@ struct options {
         bool preallocate;
         struct shmd_create_options create;
         char labels[1025]; /* "key=value" lines */
+        unsigned kinds;        /* 1 << enum scan_kind; 0: all */
+        uint64_t min_age_usec; /* UINT64_MAX: the default of the kind */
+        bool has_uid;
+        uid_t uid;
+        bool all_namespaces;
+        bool dry_run;
+        bool yes;
+        bool rules;
+        const char *rules_path; /* NULL: the daemon's configuration file */
 };
 
 struct ctl {
@@ -124,6 +135,14 @@ enum option_bit {
         OPTION_SNAPSHOT = UINT64_C(1) << 23,
         OPTION_COUNT = UINT64_C(1) << 24,
         OPTION_PURGE = UINT64_C(1) << 25,
+        OPTION_KIND = UINT64_C(1) << 26,
+        OPTION_MIN_AGE = UINT64_C(1) << 27,
+        OPTION_UID = UINT64_C(1) << 28,
+        OPTION_ALL_NAMESPACES = UINT64_C(1) << 29,
+        OPTIONS_LEAKS = OPTION_KIND | OPTION_MIN_AGE | OPTION_UID | OPTION_ALL_NAMESPACES,
+        OPTION_DRY_RUN = UINT64_C(1) << 30,
+        OPTION_YES = UINT64_C(1) << 31,
+        OPTION_RULES = UINT64_C(1) << 32,
 };
 
 /* Whether a command takes "-- PROGRAM...". */
@@ -168,6 +187,8 @@ const char *parse_mode_change(const char *text, uint32_t mode, uint32_t *ret_mod
 const char *parse_lifetime(const char *text, uint32_t *ret_lifetime, uint64_t *ret_linger_usec);
 /* Such as 5 or 0.25. */
 const char *parse_seconds(const char *text, uint64_t *ret_usec);
+/* The same, or with a unit: 90s, 10min, 2h, 7d. */
+const char *parse_duration(const char *text, uint64_t *ret_usec);
 /* Appends to "key=value" lines. */
 const char *parse_label(const char *text, char *labels, size_t size);
 /* OWNER, OWNER:GROUP, :GROUP, or OWNER: for the owner's own group; names or numbers. */
@@ -349,6 +370,8 @@ int cmd_wait(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_watch(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_rename(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_rm(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_leaks(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_reclaim(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_hold(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_stop(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_status(struct ctl *ctl, int n_arguments, char **arguments);

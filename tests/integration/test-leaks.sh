@@ -1,0 +1,434 @@
+#!/bin/sh
+# shmdctl leaks and reclaim: a hundred leaked of each kind among a hundred in use, made by programs that SIGKILL ended. All in
+# namespaces of their own: IPC, mounts, processes. Nothing of the machine's is looked at, let alone freed.
+: "${SHMD_TEST_SRCDIR:?run the tests by make check}"
+if [ -z "${LEAKS_INSIDE-}" ]; then
+        if ! unshare --ipc --mount --pid --fork --mount-proc true 2>/dev/null; then
+                echo "needs root, for namespaces of its own"
+                exit 77
+        fi
+        LEAKS_INSIDE=yes exec unshare --ipc --mount --pid --fork --kill-child --mount-proc "$0" "$@"
+fi
+# shellcheck source=../support/script.sh
+. "$SHMD_TEST_SRCDIR/tests/support/script.sh"
+export SHMD_SOCKET SHMD_TEST_SHMDCTL
+mount -t tmpfs -o mode=1777 none /dev/shm || skip_rest "cannot mount a tmpfs"
+
+# The programs that leak. Each makes N objects, says so, and waits to be killed; those in use have a child that goes on.
+cat >leaker.py <<'PYTHON'
+import ctypes, mmap, os, signal, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+what, n = sys.argv[1], int(sys.argv[2])
+base = int(sys.argv[3], 0) if len(sys.argv) > 3 else 0x1000
+kept = []
+
+def posix(name):
+    os.makedirs(os.path.dirname("/dev/shm/" + name), exist_ok=True)
+    file = open("/dev/shm/" + name, "w+b")
+    file.write(b"x" * 4096)
+    file.flush()
+    return file
+
+def used_posix(i):
+    file = posix("used/%d" % i if i % 2 else "used-%d" % i)
+    if i % 3 == 0:
+        kept.append(file)           # open
+    else:
+        kept.append(mmap.mmap(file.fileno(), 4096))  # mapped
+        if i % 3 == 1:
+            file.close()            # and nothing else
+        else:
+            kept.append(file)
+
+def sysv(i):
+    shmid = libc.shmget(base + i, 4096, 0o1600)
+    assert shmid >= 0
+    return shmid
+
+def attached(i):
+    address = libc.shmat(sysv(i), None, 0)
+    assert address not in (None, ctypes.c_void_p(-1).value)
+    ctypes.memset(address, 1, 4096)
+
+def detached(i):
+    shmid = sysv(i)
+    if i % 2:
+        address = libc.shmat(shmid, None, 0)
+        ctypes.memset(address, 1, 4096)
+
+for i in range(n):
+    if what == "posix-leak":
+        posix("sem.leak-%d" % i if i % 3 == 0 else "sub/leak-%d" % i if i % 3 == 1 else "leak-%d" % i)
+    elif what == "posix-used":
+        used_posix(i)
+    elif what == "sysv-leak":
+        detached(i)
+    elif what == "sysv-used":
+        attached(i)
+child = None
+if what.endswith("used"):
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+print(child or 0, flush=True)
+signal.pause()
+PYTHON
+
+# leak WHAT N [KEY]: runs one of them until all is made, then kills it. $child: its child that has all of it still
+leak() {
+        rm -f ready
+        mkfifo ready
+        python3 leaker.py "$@" >ready &
+        maker=$!
+        read -r child <ready || fail "leaker.py $*"
+        kill -9 "$maker"
+        wait "$maker" 2>/dev/null
+}
+
+# Nobody need have waited for it.
+is_dead() {
+        [ ! -e "/proc/$1" ] || grep -q '^State:.*Z' "/proc/$1/status"
+}
+
+count() {
+        python3 -c 'import json, sys
+j = json.load(open(sys.argv[1]))
+print(sum(1 for x in j if eval(sys.argv[2])))' "$out" "$1"
+}
+
+is_count() {
+        [ "$(count "$2")" -eq "$1" ] || fail "not $1 with $2 but $(count "$2"): $(head -c 2000 "$out")"
+}
+
+test_nothing() {
+        expect 0 shmdctl leaks
+        [ ! -s "$out" ] || fail "said: $(cat "$out")"
+        expect 0 shmdctl leaks --json
+        json 'j == []'
+        expect 0 shmdctl reclaim --yes
+        expect 2 shmdctl reclaim </dev/null
+        errs_like 'no terminal.*--yes'
+        expect 2 shmdctl leaks --kind tcp
+        expect 2 shmdctl leaks --min-age soon
+        expect 2 shmdctl leaks --uid nobody-at-all
+        expect 2 shmdctl leaks name
+        expect 2 shmdctl reclaim --rules --kind posix
+}
+
+test_find() {
+        leak posix-leak 100
+        leak posix-used 100
+        posix_child=$child
+        leak sysv-leak 100 0x1000
+        leak sysv-used 100 0x2000
+        sysv_child=$child
+        for i in $(seq 100); do
+                echo "shmd/leak-$i"
+        done | xargs -P 4 -I{} "$SHMD_TEST_SHMDCTL" create {} 64K || fail "create"
+        rm -f held
+        mkfifo held
+        mkfifo held2
+        # A hundred processes, each with one
+        for i in $(seq 0 99); do
+                shmdctl create "shmd/used-$i" 4K || fail "create"
+        done
+        shmdctl hold shmd/used-0 -- sh -c 'exec 3<&$SHMD_FD; for i in $(seq 1 99); do
+                "$SHMD_TEST_SHMDCTL" hold "shmd/used-$i" -- sleep 1000 & pids="$pids $!"; done; echo ready >held; read -r x <held2; kill $pids' &
+        holder=$!
+        read -r _ <held
+        until [ "$(shmdctl --json list shmd/used | python3 -c 'import json, sys
+print(sum(1 for s in json.load(sys.stdin) if s["holders"] > 0))')" -eq 100 ]; do :; done
+
+        ln -s /etc/passwd /dev/shm/link
+        mkfifo /dev/shm/fifo
+        expect 0 shmdctl leaks --json --min-age 0
+        is_count 100 'x["kind"] == "posix" and "leak-" in x["name"]'
+        is_count 100 'x["kind"] == "sysv" and 0x1000 <= int(x["key"], 16) < 0x2000'
+        is_count 100 'x["kind"] == "shmd" and x["name"].startswith("shmd/leak-")'
+        is_count 300 'True'
+        is_count 200 'x["certainty"] == "certain" and x["kind"] != "shmd"'
+        is_count 300 'x["verdict"] == "leaked" and x["reason"] and x["age_usec"] < 600e6 and x["uid"] == 0'
+        is_count 100 'x["kind"] == "posix" and x["size"] == 4096 and x["resident"] == 4096 and x["mode"] == "0644"'
+        is_count 50 'x["kind"] == "sysv" and x["resident"] == 4096 and x["last_pid"] == x["creator_pid"] > 0'
+        expect 0 shmdctl leaks --json # an hour is not over
+        is_count 200 'x["kind"] != "shmd"'
+        expect 0 shmdctl leaks --json --kind sysv
+        is_count 100 'True'
+        expect 0 shmdctl leaks --json --uid 1234
+        is_count 0 'True'
+        expect 0 shmdctl leaks --json --min-age 1h
+        is_count 0 'True'
+        expect 0 shmdctl leaks --no-headings -o kind,name,sure --kind posix
+        grep -q '^posix  *sem.leak-0  *certain$' "$out" || fail "the table: $(head -n 5 "$out")"
+}
+
+test_without_rights() {
+        # Not his, and no process of root's can be looked into: it is said, nothing is guessed.
+        chmod 0755 "$SHMD_TEST_DIRECTORY" 2>/dev/null
+        expect 0 setpriv --reuid=1234 --regid=1234 --clear-groups "$SHMD_TEST_SHMDCTL" leaks --json --kind posix
+        is_count 200 'x["verdict"] == "unknown" and "no right" in x["reason"]'
+        expect 0 setpriv --reuid=1234 --regid=1234 --clear-groups "$SHMD_TEST_SHMDCTL" reclaim --yes --kind posix
+        expect 1 setpriv --reuid=1234 --regid=1234 --clear-groups "$SHMD_TEST_SHMDCTL" reclaim --yes --kind sysv --uid 0
+        errs_like 'not freed: sysv .*no right'
+        expect 1 setpriv --reuid=1234 --regid=1234 --clear-groups "$SHMD_TEST_SHMDCTL" reclaim --yes leak-2
+        errs_like "cannot reclaim \"leak-2\": whether it is leaked can't be said"
+        # His own are his to judge, and to free.
+        setpriv --reuid=1234 --regid=1234 --clear-groups sh -c 'umask 077; echo mine >/dev/shm/his; echo mine >/dev/shm/his2'
+        expect 0 setpriv --reuid=1234 --regid=1234 --clear-groups "$SHMD_TEST_SHMDCTL" leaks --json --kind posix --uid 1234
+        is_count 2 'x["verdict"] == "leaked" and x["certainty"] == "certain"'
+        expect 0 setpriv --reuid=1234 --regid=1234 --clear-groups "$SHMD_TEST_SHMDCTL" reclaim --yes --kind posix
+        [ ! -e /dev/shm/his ] || fail "his own was not freed: $(cat "$out")"
+        expect 0 shmdctl leaks --json
+        is_count 200 'True'
+}
+
+test_reclaim() {
+        expect 0 shmdctl reclaim --dry-run --json --min-age 0
+        json 'len(j["objects"]) == 300 and j["freed"] == 0 and all(x["result"] == "would-free" for x in j["objects"])'
+        expect 0 shmdctl reclaim --dry-run --min-age 0
+        expect 0 shmdctl leaks --json --min-age 0
+        is_count 300 'True'
+
+        expect 1 shmdctl reclaim --yes nothing-there
+        errs_like 'nothing-there'
+        expect 1 shmdctl reclaim --yes used-0
+        errs_like 'cannot reclaim "used-0": in use'
+        expect 1 shmdctl reclaim --yes 0x2001
+        errs_like 'cannot reclaim "0x2001": in use: 1 attached'
+        expect 0 shmdctl reclaim --yes /dev/shm/leak-2 0x1001 shmd/leak-1
+        grep -q '^3 freed, 8K came back$' "$out" || fail "said: $(cat "$out")"
+
+        # While others make, use and remove things at full speed
+        python3 - <<'PYTHON' &
+import os
+while not os.path.exists("stop"):
+    fd = os.open("/dev/shm/busy", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    os.ftruncate(fd, 4096)
+    again = os.open("/dev/shm/busy", os.O_RDWR)
+    os.close(fd)
+    assert os.fstat(again).st_nlink == 1, "removed in use"
+    os.unlink("/dev/shm/busy")
+    os.close(again)
+open("well", "w").close()
+PYTHON
+        busy=$!
+        expect 0 shmdctl reclaim --yes --json --min-age 0
+        json 'len(j["objects"]) == 297'
+        json 'all(x["result"] == "freed" and x["freed"] == x["resident"] for x in j["objects"])'
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+                expect 0 shmdctl reclaim --yes --min-age 0
+                [ ! -s "$out" ] || fail "freed: $(cat "$out")"
+        done
+        : >stop
+        wait "$busy"
+        [ -e well ] || fail "reclaim removed what was in use"
+
+        expect 0 shmdctl leaks --json --min-age 0
+        is_count 0 'True'
+        [ "$(find /dev/shm -name 'used*' -type f | wc -l)" -eq 50 ] && [ "$(find /dev/shm/used -type f | wc -l)" -eq 50 ] ||
+                fail "files in use are gone: $(find /dev/shm)"
+        [ -L /dev/shm/link ] && [ -p /dev/shm/fifo ] || fail "what is no file is gone"
+        [ "$(grep -c . /proc/sysvipc/shm)" -eq 101 ] || fail "segments in use are gone: $(cat /proc/sysvipc/shm)"
+        expect 0 shmdctl --json list shmd/
+        is_count 100 'x["holders"] > 0'
+
+        # Only a child had them. With it they are leaked.
+        kill -9 "$posix_child" "$sysv_child"
+        until is_dead "$posix_child" && is_dead "$sysv_child"; do :; done
+        expect 0 shmdctl leaks --json
+        is_count 200 'x["verdict"] == "leaked"'
+        expect 0 shmdctl reclaim --yes --kind posix
+        grep -q '^100 freed, 400K came back$' "$out" || fail "said: $(tail -n 1 "$out")"
+        expect 0 shmdctl reclaim --yes --kind sysv
+        expect 0 shmdctl leaks
+        [ ! -s "$out" ] || fail "left: $(cat "$out")"
+        echo >held2
+        wait "$holder"
+}
+
+# Another process has the number of the creator by now.
+test_pid_reused() {
+        leak sysv-leak 2 0x3000
+        expect 0 shmdctl leaks --json --kind sysv
+        is_count 2 'x["certainty"] == "certain"'
+        made=$(date +%s)
+        until [ "$(date +%s)" -gt $((made + 4)) ]; do :; done
+        cat >reuse.py <<'PYTHON'
+import os, signal, sys
+pid = int(sys.argv[1])
+for _ in range(1000):
+    open("/proc/sys/kernel/ns_last_pid", "w").write(str(pid - 1))
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    if child == pid:
+        break
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+print(child, flush=True)
+PYTHON
+        python3 reuse.py "$maker" >reused
+        [ "$(cat reused)" = "$maker" ] || fail "pid $maker could not be had again"
+        expect 0 shmdctl leaks --json --kind sysv
+        is_count 2 'x["verdict"] == "leaked" and x["certainty"] == "likely" and "another process has its number" in x["reason"]'
+        # Where creator or last user lives, nothing is leaked.
+        rm -f ready
+        mkfifo ready
+        python3 leaker.py sysv-leak 2 0x4000 >ready &
+        maker2=$!
+        read -r _ <ready
+        expect 0 shmdctl leaks --json --kind sysv
+        is_count 2 'True'
+        kill -9 "$maker2" "$maker"
+        expect 0 shmdctl reclaim --yes --kind sysv --min-age 1h
+        expect 0 shmdctl leaks --json --kind sysv
+        wait "$maker2" 2>/dev/null
+        expect 0 shmdctl reclaim --yes --kind sysv
+        expect 0 shmdctl leaks --json --kind sysv
+        is_count 0 'True'
+}
+
+# By the time it is freed it may be used, or another one.
+test_rechecked() {
+        echo one >/dev/shm/again
+        cat >slow.py <<'PYTHON'
+# Answers the question only after the object has been changed.
+import os, pty, subprocess, sys
+action = sys.argv[1]
+main, side = pty.openpty()
+tool = subprocess.Popen([os.environ["SHMD_TEST_SHMDCTL"], "reclaim", "--kind", sys.argv[2]], stdin=side, stdout=subprocess.PIPE,
+                        stderr=subprocess.PIPE, text=True)
+text = ""
+while "[y/N]" not in text:
+    text += tool.stderr.read(1)
+exec(action)
+os.write(main, b"y\n")
+out, err = tool.communicate()
+print(out, err)
+sys.exit(tool.returncode)
+PYTHON
+        expect 1 python3 slow.py 'f = open("/dev/shm/again")' posix
+        grep -q 'not freed: posix again: somebody uses it' "$out" || fail "said: $(cat "$out")"
+        expect 1 python3 slow.py 'os.unlink("/dev/shm/again"); open("/dev/shm/again", "w").write("two")' posix
+        grep -q 'not freed: posix again: it has been used, or replaced' "$out" || fail "said: $(cat "$out")"
+        expect 0 python3 slow.py 'os.unlink("/dev/shm/again")' posix
+        [ ! -e /dev/shm/again ] || fail "unlinked, and there"
+        echo one >/dev/shm/again
+        expect 0 python3 slow.py 'pass' posix
+        [ ! -e /dev/shm/again ] || fail "not freed"
+        leak sysv-leak 1 0x5000
+        expect 1 python3 slow.py 'import ctypes; libc = ctypes.CDLL(None); libc.shmat(libc.shmget(0x5000, 0, 0), None, 0)' sysv
+        grep -q 'not freed: sysv .*: somebody uses it' "$out" || fail "said: $(cat "$out")"
+        expect 0 shmdctl reclaim --yes --kind sysv
+        # Another name keeps the memory.
+        echo one >/dev/shm/again
+        ln /dev/shm/again /dev/shm/other
+        expect 0 shmdctl reclaim --yes --kind posix again
+        grep -q '^1 freed, 0B came back$' "$out" || fail "said: $(cat "$out")"
+        expect 0 shmdctl reclaim --yes --kind posix other
+        grep -q '^1 freed, 4K came back$' "$out" || fail "said: $(cat "$out")"
+}
+
+test_rules() {
+        cat >rules.conf <<'RULES'
+[limits]
+segments = 100
+[reclaim scratch]
+kind = posix
+pattern = scratch-*
+age = 0
+action = reclaim
+[reclaim rest]
+kind = posix
+age = 0s
+[reclaim his]
+kind = sysv
+user = 1234
+age = 0
+action = reclaim
+RULES
+        for name in scratch-1 scratch-2 kept; do
+                echo text >"/dev/shm/$name"
+        done
+        leak sysv-leak 2 0x6000
+        expect 0 shmdctl reclaim --rules=rules.conf --dry-run --json
+        json 'sorted((x["name"], x["rule"], x["result"]) for x in j["objects"]) == [("kept", "rest", "report"),
+("scratch-1", "scratch", "would-free"), ("scratch-2", "scratch", "would-free")]'
+        expect 0 shmdctl reclaim --rules=rules.conf
+        grep -q '^freed posix scratch-1, 4K$' "$out" && grep -q '^leaked posix kept, 4K' "$out" &&
+                grep -q '^2 freed, 8K came back$' "$out" || fail "said: $(cat "$out")"
+        [ -e /dev/shm/kept ] && [ ! -e /dev/shm/scratch-1 ] && [ ! -e /dev/shm/scratch-2 ] || fail "freed the wrong ones"
+        expect 0 shmdctl leaks --json --kind sysv
+        is_count 2 'True'
+        printf '[reclaim a]\nkind = posix\n[reclaim b]\naction = reclaim\n' >rules.conf
+        expect 1 shmdctl reclaim --rules=rules.conf
+        errs 'shmdctl: rules.conf:4: the section [reclaim b] says no kind'
+        expect 1 "$SHMD_TEST_DAEMON" --socket "$SHMD_TEST_DIRECTORY/other.sock" --config rules.conf
+        errs_like 'rules.conf:4: the section \[reclaim b\] says no kind'
+        printf '[reclaim a]\nkind = posix\nage = never\n' >rules.conf
+        expect 1 shmdctl reclaim --rules=rules.conf
+        errs_like '^shmdctl: rules.conf:3: age takes a time.*never'
+        expect 1 shmdctl reclaim --rules=/nonexistent
+        rm /dev/shm/kept
+        expect 0 shmdctl reclaim --yes --kind sysv
+}
+
+test_namespaces() {
+        rm -f ready
+        mkfifo ready
+        rm -f stop2
+        mkfifo stop2
+        unshare --ipc --mount sh -c 'mount -t tmpfs none /dev/shm; echo text >/dev/shm/elsewhere
+                python3 -c "import ctypes; ctypes.CDLL(None).shmget(0x77, 4096, 0o1600)"; echo >ready; read -r x <stop2' &
+        read -r _ <ready
+        expect 0 shmdctl leaks --json
+        is_count 0 'True'
+        expect 0 shmdctl leaks --json --all-namespaces
+        is_count 1 'x["name"] == "elsewhere" and x["namespace"]["pid"] > 0 and x["certainty"] == "certain"'
+        is_count 1 'x["kind"] == "sysv" and x["key"] == "0x00000077" and x["namespace"]["unit"]'
+        is_count 2 'True'
+        expect 0 shmdctl reclaim --yes --all-namespaces
+        grep -q '^2 freed, 4K came back$' "$out" || fail "said: $(cat "$out")"
+        expect 0 shmdctl leaks --json --all-namespaces
+        is_count 0 'True'
+        # A process of another pid namespace has no number here.
+        unshare --pid --fork python3 -c 'import ctypes; ctypes.CDLL(None).shmget(0x78, 4096, 0o1600)'
+        expect 0 unshare --pid --fork --mount-proc "$SHMD_TEST_SHMDCTL" leaks --json --kind sysv
+        is_count 1 'x["verdict"] == "unknown" and "another pid namespace" in x["reason"]'
+        expect 0 unshare --pid --fork --mount-proc "$SHMD_TEST_SHMDCTL" reclaim --kind sysv --yes
+        expect 0 shmdctl leaks --json --kind sysv
+        is_count 1 'True'
+        expect 0 shmdctl reclaim --yes --kind sysv
+        echo >stop2
+}
+
+# Ten thousand of each; how long it takes is told, not judged.
+test_many() {
+        python3 - <<'PYTHON'
+import ctypes
+for i in range(10000):
+    open("/dev/shm/many-%d" % i, "w").close()
+libc = ctypes.CDLL(None)
+try:
+    open("/proc/sys/kernel/shmmni", "w").write("10100")
+except OSError:
+    pass
+n = sum(libc.shmget(0x100000 + i, 4096, 0o1600) >= 0 for i in range(10000))
+open("n", "w").write(str(n))
+PYTHON
+        started=$(date +%s%N)
+        expect 0 shmdctl leaks --json
+        echo "leaks among 10,000 files and $(cat n) segments took $((($(date +%s%N) - started) / 1000000)) ms"
+        is_count 10000 'x["kind"] == "posix"'
+        is_count "$(cat n)" 'x["kind"] == "sysv"'
+        started=$(date +%s%N)
+        expect 0 shmdctl reclaim --yes --json
+        echo "reclaim took $((($(date +%s%N) - started) / 1000000)) ms"
+        expect 0 shmdctl leaks --json
+        is_count 0 'True'
+}
+
+for part in nothing find without_rights reclaim pid_reused rechecked rules namespaces many; do
+        "test_$part"
+done
