@@ -144,7 +144,7 @@ static int print_version(void) {
 
 /* --- the daemon --- */
 
-static int connection_open(struct ctl *ctl) {
+int connection_open(struct ctl *ctl) {
         switch (ctl->options.daemon) {
         case DAEMON_AT_SOCKET:
                 return shmd_connect(ctl->options.socket_path, &ctl->connection);
@@ -179,12 +179,23 @@ int connect_to_daemon(struct ctl *ctl) {
 
 /* --- the command --- */
 
-static const struct command *command_find(const char *name) {
+/* Not for people: what the shells' completions ask. */
+static const struct command complete_command = { "complete", "-- WORD...", "what a word might become", NULL, 0, 0, 0,
+                                                 PROGRAM_MUST, cmd_complete, NULL };
+
+const struct command *command_find(const char *name) {
+        if (strcmp(name, complete_command.name) == 0)
+                return &complete_command;
         for (size_t i = 0; i < ELEMENTSOF(commands); i++) {
                 if (strcmp(commands[i].name, name) == 0)
                         return &commands[i];
         }
         return NULL;
+}
+
+void commands_visit(void (*function)(const struct command *command, void *userdata), void *userdata) {
+        for (size_t i = 0; i < ELEMENTSOF(commands); i++)
+                function(&commands[i], userdata);
 }
 
 /* Cuts off what stands after the first "--": it is another program's. Gives the number of words before it. */

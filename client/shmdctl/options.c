@@ -291,6 +291,48 @@ int options_parse(struct ctl *ctl, int n_words, char **words, uint64_t set, bool
 
 /* --- telling of them --- */
 
+static struct option_info info_of(const struct option_row *row) {
+        return (struct option_info) { row->name, row->argument, row->help };
+}
+
+static const struct option_row *row_of_word(uint64_t set, const char *word) {
+        size_t length = strcspn(word + 2, "=");
+
+        for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+                if (!(set & UINT64_C(1) << i))
+                        continue;
+                if (word[1] != '-' ? rows[i].letter && rows[i].letter == word[1] && !word[2]
+                                   : strlen(rows[i].name) == length && strncmp(rows[i].name, word + 2, length) == 0)
+                        return &rows[i];
+        }
+        return NULL;
+}
+
+bool option_find(uint64_t set, const char *word, struct option_info *ret_option) {
+        const struct option_row *row = word[0] == '-' && word[1] ? row_of_word(set, word) : NULL;
+
+        if (row)
+                *ret_option = info_of(row);
+        return row;
+}
+
+void option_apply(struct ctl *ctl, uint64_t set, const char *word, const char *argument) {
+        const struct option_row *row = row_of_word(set, word);
+        const char *equals = strchr(word, '=');
+
+        if (row && (row->set == set_socket || row->set == set_user || row->set == set_system))
+                (void) row_apply(ctl, row, equals ? equals + 1 : argument);
+}
+
+void options_visit(uint64_t set, void (*function)(const struct option_info *option, void *userdata), void *userdata) {
+        for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
+                struct option_info option = info_of(&rows[i]);
+
+                if (set & UINT64_C(1) << i)
+                        function(&option, userdata);
+        }
+}
+
 void options_print_help(FILE *file, uint64_t set) {
         for (size_t i = 0; i < ELEMENTSOF(rows); i++) {
                 char letter[8] = "    ", text[64];

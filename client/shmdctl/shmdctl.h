@@ -170,7 +170,24 @@ struct command {
 /* For commands to call once they have nothing to say against their arguments. Gives the exit status. */
 int connect_to_daemon(struct ctl *ctl);
 
+int connection_open(struct ctl *ctl);
+const struct command *command_find(const char *name);
+/* Those that --help tells of, in its order. */
+void commands_visit(void (*function)(const struct command *command, void *userdata), void *userdata);
+
 /* --- options.c --- */
+
+struct option_info {
+        const char *name;     /* the long one */
+        const char *argument; /* NULL: takes none; in brackets: may be left out */
+        const char *help;
+};
+
+/* An option of a set by a word of a command line, as -o, --columns or --columns=id. */
+bool option_find(uint64_t set, const char *word, struct option_info *ret_option);
+/* Takes it to heart if it says which daemon is meant; for completion, where all else does not matter. */
+void option_apply(struct ctl *ctl, uint64_t set, const char *word, const char *argument);
+void options_visit(uint64_t set, void (*function)(const struct option_info *option, void *userdata), void *userdata);
 
 /* Reads options of that set. Stops at the first other word if in_order; else moves other words to the end. Gives the
  * number of words that were options, or -1 after telling what is wrong. */
@@ -370,6 +387,7 @@ int cmd_wait(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_watch(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_rename(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_rm(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_complete(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_leaks(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_reclaim(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_hold(struct ctl *ctl, int n_arguments, char **arguments);
