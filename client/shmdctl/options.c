@@ -150,6 +150,24 @@ static int set_rules(struct ctl *ctl, const char *argument) {
         return 0;
 }
 
+static int set_output(struct ctl *ctl, const char *argument) {
+        ctl->options.output_path = argument;
+        return 0;
+}
+
+static int set_sort(struct ctl *ctl, const char *argument) {
+        ctl->options.sort = argument;
+        return 0;
+}
+
+static int set_interval(struct ctl *ctl, const char *argument) {
+        const char *problem = parse_seconds(argument, &ctl->options.interval_usec);
+
+        if (!problem && ctl->options.interval_usec < USEC_PER_SECOND / 10)
+                problem = "too short: 0.1 at least";
+        return problem ? complain(ctl, "--interval", argument, problem) : 0;
+}
+
 /* --- the table --- */
 
 struct option_row {
@@ -199,6 +217,11 @@ static const struct option_row rows[] = {
         { "dry-run", 0, NULL, "only tell what would be freed", FLAG(dry_run) },
         { "yes", 'y', NULL, "do not ask", FLAG(yes) },
         { "rules", 0, "[=FILE]", "what the [reclaim] sections of shmd.conf(5) say, without asking", .set = set_rules },
+        { "leaks", 0, NULL, "also what has leaked, of all kinds", FLAG(leaks) },
+        { "output", 0, "FILE", "write to that file, which is there as a whole or not at all", .set = set_output },
+        { "once", 0, NULL, "one picture, not a live one", FLAG(once) },
+        { "sort", 0, "COLUMN", "by size, resident, holders, opens, name or id (default: resident)", .set = set_sort },
+        { "interval", 0, "SECONDS", "between two pictures (default: 1)", .set = set_interval },
 };
 
 enum { LONG_OPTION = 0x100 };

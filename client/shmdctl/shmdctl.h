@@ -95,6 +95,11 @@ struct options {
         bool yes;
         bool rules;
         const char *rules_path; /* NULL: the daemon's configuration file */
+        bool leaks;
+        const char *output_path;
+        bool once;
+        const char *sort;
+        uint64_t interval_usec; /* 0: the default */
 };
 
 struct ctl {
@@ -143,6 +148,11 @@ enum option_bit {
         OPTION_DRY_RUN = UINT64_C(1) << 30,
         OPTION_YES = UINT64_C(1) << 31,
         OPTION_RULES = UINT64_C(1) << 32,
+        OPTION_LEAKS = UINT64_C(1) << 33,
+        OPTION_OUTPUT = UINT64_C(1) << 34,
+        OPTION_ONCE = UINT64_C(1) << 35,
+        OPTION_SORT = UINT64_C(1) << 36,
+        OPTION_INTERVAL = UINT64_C(1) << 37,
 };
 
 /* Whether a command takes "-- PROGRAM...". */
@@ -389,6 +399,8 @@ int cmd_rename(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_rm(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_complete(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_leaks(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_metrics(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_top(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_reclaim(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_hold(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_stop(struct ctl *ctl, int n_arguments, char **arguments);

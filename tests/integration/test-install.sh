@@ -29,7 +29,15 @@ make_quietly install
 pc=$(find_one libshmd.pc) || exit 1
 header=$(find_one shmd.h) || exit 1
 daemon=$(find_one shmd) || exit 1
-tool=$(find_one shmdctl) || exit 1
+tool=$(find "$destination" -path '*/bin/shmdctl')
+[ -x "$tool" ] || fail "shmdctl is not installed"
+for file in bash-completion/completions/shmdctl _shmdctl shmdctl.fish; do
+        [ -n "$(find "$destination" -path "*/${file#\*/}" -type f)" ] || fail "$file is not installed"
+done
+for unit in shmd-reclaim.service shmd-reclaim.timer shmd-metrics.service shmd-metrics.timer; do
+        file=$(find_one "$unit") || exit 1
+        ! grep -q '@' "$file" || fail "$unit: $(grep '@' "$file")"
+done
 find_one shmd.8 >/dev/null || exit 1
 find_one shmdctl.1 >/dev/null || exit 1
 find_one libshmd.3 >/dev/null || exit 1
