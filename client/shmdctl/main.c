@@ -84,6 +84,11 @@ static const struct command commands[] = {
           "users other than root reclaim what is their own.\n",
           OPTIONS_LEAKS | OPTION_DRY_RUN | OPTION_YES | OPTION_RULES | OPTION_COLUMNS | OPTION_BYTES, 0, -1, PROGRAM_NONE,
           cmd_reclaim, &leak_columns },
+        { "top", "[TEXT]", "live: segments by size, memory, holders, rate of opens; of names with TEXT",
+          "Keys: s r h o n i sort, R reverses, / filters by name, ? helps, q quits. OPENS/S counts what the daemon is\n"
+          "asked; who has a segment and opens it again need not ask.\n",
+          OPTION_ONCE | OPTION_SORT | OPTION_INTERVAL | OPTION_COLUMNS | OPTION_BYTES, 0, 1, PROGRAM_NONE, cmd_top,
+          &top_columns },
         { "metrics", "", "totals in the OpenMetrics text format",
           "Works without a daemon, too: then shmd_up is 0.\n", OPTION_LEAKS | OPTION_OUTPUT, 0, 0, PROGRAM_NONE, cmd_metrics,
           NULL },

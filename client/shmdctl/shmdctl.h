@@ -418,3 +418,4 @@ int hold_run(char **program, struct shmd_segment *segment);
 
 /* For --help. */
 extern const struct column_set list_columns;
+extern const struct column_set top_columns;
