@@ -429,6 +429,66 @@ PYTHON
         is_count 0 'True'
 }
 
-for part in nothing find without_rights reclaim pid_reused rechecked rules namespaces many; do
+# Without the right to ask the kernel: a thousand processes, each with ten of ten thousand files, and as many that
+# nobody has.
+test_processes() {
+        cat >crowd.py <<'PYTHON'
+import mmap, os, signal
+for i in range(20000):
+    fd = os.open("/dev/shm/crowd-%d" % i, os.O_RDWR | os.O_CREAT)
+    os.ftruncate(fd, 4096)
+    os.close(fd)
+pids = []
+for n in range(1000):
+    pid = os.fork()
+    if pid == 0:
+        kept = []
+        for i in range(10):
+            fd = os.open("/dev/shm/crowd-%d" % (10 * n + i), os.O_RDWR)
+            if i < 5:
+                kept.append(mmap.mmap(fd, 4096))
+                os.close(fd)
+        os.write(write, b"x")
+        signal.pause()
+    pids.append(pid)
+PYTHON
+        sed -i 's/^pids = .*/read, write = os.pipe()\n&/' crowd.py
+        cat >>crowd.py <<'PYTHON'
+for n in range(1000):
+    os.read(read, 1)
+for i in range(20000):
+    os.chown("/dev/shm/crowd-%d" % i, 1, 1)
+print("ready", flush=True)
+os.read(0, 1)
+for pid in pids:
+    os.kill(pid, signal.SIGKILL)
+for pid in pids:
+    os.waitpid(pid, 0)
+PYTHON
+        rm -f ready stop3
+        mkfifo ready stop3
+        python3 crowd.py <stop3 >ready &
+        crowd=$!
+        exec 9>stop3
+        read -r _ <ready
+        started=$(date +%s%N)
+        expect 0 setpriv --bounding-set=-lease --inh-caps=-lease "$SHMD_TEST_SHMDCTL" leaks --json --kind posix
+        echo "leaks among 20,000 files and 1,000 processes, by /proc, took $((($(date +%s%N) - started) / 1000000)) ms"
+        is_count 10000 'int(x["name"][6:]) >= 10000 and x["verdict"] == "leaked" and x["certainty"] == "likely"'
+        is_count 10000 'True'
+        expect 1 setpriv --bounding-set=-lease --inh-caps=-lease "$SHMD_TEST_SHMDCTL" reclaim --yes --kind posix crowd-10000
+        errs_like 'not freed: posix crowd-10000: no right to it'
+        started=$(date +%s%N)
+        expect 0 shmdctl leaks --json --kind posix
+        echo "and by leases $((($(date +%s%N) - started) / 1000000)) ms"
+        is_count 10000 'int(x["name"][6:]) >= 10000 and x["certainty"] == "certain"'
+        is_count 10000 'True'
+        exec 9>&-
+        wait "$crowd"
+        expect 0 shmdctl reclaim --yes --json --kind posix
+        json 'len(j["objects"]) == 20000'
+}
+
+for part in nothing find without_rights reclaim pid_reused rechecked rules namespaces many processes; do
         "test_$part"
 done
