@@ -312,6 +312,8 @@ PYTHON
         grep -q 'not freed: posix again: somebody uses it' "$out" || fail "said: $(cat "$out")"
         expect 1 python3 slow.py 'os.unlink("/dev/shm/again"); open("/dev/shm/again", "w").write("two")' posix
         grep -q 'not freed: posix again: it has been used, or replaced' "$out" || fail "said: $(cat "$out")"
+        expect 1 python3 slow.py 'open("/dev/shm/again", "a").write("more")' posix
+        grep -q 'not freed: posix again: it has been used' "$out" || fail "said: $(cat "$out")"
         expect 0 python3 slow.py 'os.unlink("/dev/shm/again")' posix
         [ ! -e /dev/shm/again ] || fail "unlinked, and there"
         echo one >/dev/shm/again
