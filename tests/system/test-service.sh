@@ -299,6 +299,29 @@ assert about[-1]["SHMD_UID"] == sys.argv[2] and int(about[-1]["SHMD_PID"]) > 1, 
 PYTHON
 }
 
+# --- leaks and figures, by the manager's timers ---
+
+test_reclaim_unit() {
+        expect 0 m systemctl start shmd.service
+        expect 0 m mkdir -p /etc/shmd
+        m sh -c 'printf "[reclaim test]\nkind = all\npattern = leaked-*\nage = 0\naction = reclaim\n" >/etc/shmd/shmd.conf'
+        as alice sh -c 'echo x >/dev/shm/leaked-file; echo y >/dev/shm/kept-file'
+        m systemctl start shmd-reclaim.service || fail "$(m journalctl -b -u shmd-reclaim.service --no-pager)"
+        m test ! -e /dev/shm/leaked-file || fail "the leaked file is still there"
+        m test -e /dev/shm/kept-file || fail "a file went that no rule is about"
+        m rm /etc/shmd/shmd.conf /dev/shm/kept-file
+        expect 0 m systemctl reset-failed
+}
+
+test_metrics_unit() {
+        expect 0 as alice shmdctl create counted 64K
+        expect 0 m mkdir -p /var/lib/prometheus/node-exporter
+        expect 0 m systemctl start shmd-metrics.service
+        m grep -q '^shmd_segments' /var/lib/prometheus/node-exporter/shmd.prom || fail "no figures were written"
+        [ "$(m tail -n 1 /var/lib/prometheus/node-exporter/shmd.prom)" = "# EOF" ] || fail "the figures are incomplete"
+        expect 0 as alice shmdctl rm counted
+}
+
 # --- a user's own ---
 
 test_user_instance() {
@@ -355,5 +378,7 @@ test_confined
 test_journal
 test_crash_loop
 test_idle_exit
+test_reclaim_unit
+test_metrics_unit
 test_user_instance
 test_stop
