@@ -198,42 +198,36 @@ static int keep_fd(struct batch *batch, struct opening *opening) {
         return 0;
 }
 
+/* What was prepared is done, and its descriptor waits for the answer. */
+static struct shmd_wire_item finish_item(struct op_context *context, struct batch *batch, struct opening *opening) {
+        struct shmd_wire_item item = { .opened = opening_describe(context->daemon, opening) };
+        int r;
+
+        r = keep_fd(batch, opening);
+        if (r < 0) {
+                opening_abort(context, opening);
+                return failed_item(context, r);
+        }
+        opening_commit(context, opening);
+        return item;
+}
+
 static struct shmd_wire_item create_item(struct op_context *context, struct batch *batch) {
         const struct shmd_wire_create *create = (const struct shmd_wire_create *) (batch->tail + batch->offset);
-        struct shmd_wire_item item = { 0 };
         struct opening opening;
         int r;
 
         r = opening_prepare_create(context, create, (const char *) (create + 1), (size_t) create->name_size + create->labels_size,
                                    NULL, &opening);
-        if (r != 0)
-                return failed_item(context, r);
-        item.opened = opening_describe(context->daemon, &opening);
-        r = keep_fd(batch, &opening);
-        if (r < 0) {
-                opening_abort(context, &opening);
-                return failed_item(context, r);
-        }
-        opening_commit(context, &opening);
-        return item;
+        return r != 0 ? failed_item(context, r) : finish_item(context, batch, &opening);
 }
 
 static struct shmd_wire_item open_item(struct op_context *context, struct batch *batch, const char *name, size_t size) {
-        struct shmd_wire_item item = { 0 };
         struct opening opening;
         int r;
 
         r = prepare_by_name(context, name, size, batch->flags, &opening);
-        if (r != 0)
-                return failed_item(context, r);
-        item.opened = opening_describe(context->daemon, &opening);
-        r = keep_fd(batch, &opening);
-        if (r < 0) {
-                opening_abort(context, &opening);
-                return failed_item(context, r);
-        }
-        opening_commit(context, &opening);
-        return item;
+        return r != 0 ? failed_item(context, r) : finish_item(context, batch, &opening);
 }
 
 /* The next item of a batch */
