@@ -387,7 +387,7 @@ static void consider_rebuilding(struct store *store, struct carrier *carrier) {
 static void await_told(const struct store *store, unsigned when) {
         const struct timespec pause = { .tv_nsec = 100000 };
 
-        for (unsigned i = 0; i < 1000 && (int) (atomic_load_explicit(&store->told, memory_order_acquire) - when) < 0; i++)
+        for (unsigned i = 0; i < 20000 && (int) (atomic_load_explicit(&store->told, memory_order_acquire) - when) < 0; i++)
                 (void) nanosleep(&pause, NULL);
 }
 
