@@ -11,6 +11,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 
+#include "control.h"
 #include "daemon.h"
 #include "handover.h"
 #include "log.h"
@@ -48,6 +49,7 @@ static void on_record(struct segment *segment, void *userdata) {
 
 static void close_segment(struct daemon *daemon, struct segment *segment) {
         store_drop(&daemon->store, segment);
+        control_close(segment);
         memfd_close_segment(&daemon->memfd, segment, &daemon->worker, &daemon->discarder);
         segment_free(segment);
 }

@@ -62,6 +62,22 @@ static int reopen(const struct memfd *memfd, int fd, bool write, int *ret_fd) {
         return 0;
 }
 
+int memfd_reopen_read_only(const struct memfd *memfd, int fd, int *ret_fd) {
+        return reopen(memfd, fd, false, ret_fd);
+}
+
+int memfd_create_sealed(const struct memfd *memfd, const char *name, uint64_t size, int *ret_fd) {
+        _cleanup_close_ int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | (memfd->noexec_seal ? MFD_NOEXEC_SEAL : 0));
+
+        if (fd < 0)
+                return negative_errno();
+        if (fchmod(fd, 0600) < 0 || ftruncate(fd, (off_t) size) < 0 ||
+            fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+                return negative_errno();
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
 /* POSIX has execute bits in a mode; segments of shmd's own can't have them. */
 static unsigned create_flags(const struct memfd *memfd, const struct segment *segment) {
         unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;

@@ -34,6 +34,14 @@ int memfd_init(struct memfd *memfd, unsigned shared_max);
 void memfd_done(struct memfd *memfd);
 
 /*
+ * Memory that is no segment: so many zeros, which nobody can resize or seal further, and only the daemon's user open again.
+ * The descriptor itself may be given to clients, as nobody asks who else has it.
+ */
+int memfd_create_sealed(const struct memfd *memfd, const char *name, uint64_t size, int *ret_fd);
+/* Another, read-only description of what a descriptor refers to. */
+int memfd_reopen_read_only(const struct memfd *memfd, int fd, int *ret_fd);
+
+/*
  * Makes a segment's memory: sized, sealed against resizing, owned by its owner, and a first description of
  * it for its creator. Of a POSIX segment the size stays open to ftruncate(2).
  *

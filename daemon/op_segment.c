@@ -30,10 +30,25 @@ int op_hello(struct op_context *context, const struct shmd_wire_hello *body) {
         return op_reply(context, &reply, &context->daemon->generation.fd, 1);
 }
 
+/* Nobody rings at whoever does not hold the segment any more. */
+static int release(struct op_context *context, const struct shmd_wire_release *item) {
+        struct session *session = context->session;
+        struct segment *segment;
+        int r;
+
+        r = hold_release(&session->client, item->id, item->access, context->now_usec);
+        if (r != 0 || LIST_EMPTY(&session->bells))
+                return r;
+        segment = registry_find_id(&context->daemon->registry, item->id);
+        if (segment && !client_holds(&session->client, segment, SHMD_ACCESS_READ))
+                bells_drop(segment, session);
+        return 0;
+}
+
 int op_release(struct op_context *context, const struct shmd_wire_release *body) {
         if (body->access > SHMD_ACCESS_WRITE || body->padding != 0)
                 return SHMD_MALFORMED;
-        return hold_release(&context->session->client, body->id, body->access, context->now_usec);
+        return release(context, body);
 }
 
 int op_release_many(struct op_context *context, const struct shmd_wire_many *body) {
@@ -45,7 +60,7 @@ int op_release_many(struct op_context *context, const struct shmd_wire_many *bod
                 if (items[i].access > SHMD_ACCESS_WRITE || items[i].padding != 0)
                         return SHMD_MALFORMED;
         for (uint32_t i = 0; i < body->count; i++)
-                (void) hold_release(&context->session->client, items[i].id, items[i].access, context->now_usec);
+                (void) release(context, &items[i]);
         return 0;
 }
 

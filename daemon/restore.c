@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "absent.h"
+#include "control.h"
 #include "daemon.h"
 #include "log.h"
 #include "state.h"
@@ -215,24 +216,51 @@ static ssize_t peek(int fd, struct carried *ret_carried, struct wire_fds *fds) {
         return n;
 }
 
+static unsigned own_fds(const struct segment *segment) {
+        return segment->backing == WIRE_BACKING_FILE ? 2 : 1;
+}
+
 /* A lease that the daemon had taken when it died would keep everybody waiting. */
-static void adopt(struct segment *segment, struct carrier *carrier, struct wire_fds *fds) {
+static void adopt_guard(struct segment *segment, struct wire_fds *fds) {
         segment->custody.guard_fd = TAKE_FD(fds->fd[0]);
         if (segment->backing == WIRE_BACKING_FILE)
                 segment->custody.shared_fd[SHMD_ACCESS_READ] = TAKE_FD(fds->fd[1]);
         else
                 (void) fcntl(segment->custody.guard_fd, F_SETLEASE, F_UNLCK);
-        store_adopt(carrier, segment);
 }
 
-static bool fits(const struct segment *segment, const struct wire_fds *fds) {
-        return segment && segment->custody.guard_fd < 0 && fds->count == (segment->backing == WIRE_BACKING_FILE ? 2u : 1u);
+/* It was sent again when it got control memory: what is new in the later message, whichever is read first. */
+static int adopt(struct segment *segment, struct carrier *carrier, const struct carried *carried, struct wire_fds *fds) {
+        unsigned next = own_fds(segment);
+        bool news = segment->custody.guard_fd < 0;
+        int r = 0;
+
+        if (news)
+                adopt_guard(segment, fds);
+        for (unsigned i = 0; i < SHMD_WIRE_CONTROL_PARTS; i++) {
+                int *fd = carried->control & 1u << i ? &fds->fd[next++] : NULL;
+
+                if (!fd || segment->custody.control_fd[i] >= 0)
+                        continue;
+                news = true;
+                r = control_restore(segment, i, TAKE_FD(*fd));
+                if (r < 0)
+                        break;
+        }
+        if (news)
+                store_adopt(carrier, segment);
+        return r;
+}
+
+static bool fits(const struct segment *segment, const struct carried *carried, const struct wire_fds *fds) {
+        return segment && carried->control < 1u << SHMD_WIRE_CONTROL_PARTS &&
+               fds->count == own_fds(segment) + (unsigned) __builtin_popcountll(carried->control);
 }
 
 static int read_carrier(struct daemon *daemon, const struct kept_fd *kept) {
         struct carrier *carrier = store_add_carrier(&daemon->store, kept->number);
         struct carried carried;
-        int zero = 0;
+        int zero = 0, r = 0;
         ssize_t n;
 
         if (!carrier)
@@ -248,9 +276,11 @@ static int read_carrier(struct daemon *daemon, const struct kept_fd *kept) {
                         return n == 0 || n == -EAGAIN ? 0 : (int) n;
                 carrier->entries++;
                 segment = n == sizeof(carried) ? registry_find_id(&daemon->registry, carried.id) : NULL;
-                if (fits(segment, &fds))
-                        adopt(segment, carrier, &fds);
+                if (fits(segment, &carried, &fds))
+                        r = adopt(segment, carrier, &carried, &fds);
                 wire_fds_done(&fds);
+                if (r < 0)
+                        return r;
         }
 }
 

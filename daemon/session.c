@@ -424,7 +424,7 @@ void session_close(struct session *session) {
 }
 
 bool session_reap(struct session *session, unsigned budget) {
-        if (!client_reap(&session->client, budget, now_realtime_usec()))
+        if (!bells_reap(&session->bells, budget) || !client_reap(&session->client, budget, now_realtime_usec()))
                 return false;
         TAILQ_REMOVE(&session->daemon->dying, session, entry);
         credentials_done(&session->credentials);
@@ -570,6 +570,7 @@ int session_new(struct daemon *daemon, int socket_fd, struct credentials *creden
         TAILQ_INIT(&session->parked);
         LIST_INIT(&session->watchers);
         LIST_INIT(&session->waits);
+        LIST_INIT(&session->bells);
         TAILQ_INSERT_TAIL(&daemon->server.sessions, session, entry);
         daemon->server.count++;
 

@@ -19,6 +19,7 @@
 #include <bsd/sys/queue.h>
 #include <event2/event.h>
 
+#include "control.h"
 #include "registry.h"
 #include "wire.h"
 #include "watcher.h"
@@ -55,6 +56,7 @@ struct session {
         struct parked_queue parked;
         struct watcher_list watchers;
         struct wait_list waits;
+        struct bell_list bells; /* that it has set */
         struct batch *batch; /* a request for many that is under way: batch.h */
         int fd;
         unsigned fds_in_flight; /* at most so many descriptors that the client has not received yet */

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "control.h"
 #include "daemon.h"
 #include "log.h"
 #include "restore.h"
@@ -287,7 +288,7 @@ static bool compaction_settle(struct store *store) {
 
 static int carrier_send(struct carrier *carrier, const struct segment *segment) {
         struct carried carried = { .id = segment->id };
-        int fds[2] = { segment->custody.guard_fd, segment->custody.shared_fd[SHMD_ACCESS_READ] };
+        int fds[CARRIED_MAX] = { segment->custody.guard_fd, segment->custody.shared_fd[SHMD_ACCESS_READ] };
         unsigned count = segment->backing == WIRE_BACKING_FILE ? 2 : 1;
         union {
                 struct cmsghdr header;
@@ -298,9 +299,14 @@ static int carrier_send(struct carrier *carrier, const struct segment *segment) 
                 .msg_iov = &part,
                 .msg_iovlen = 1,
                 .msg_control = &control,
-                .msg_controllen = CMSG_SPACE(count * sizeof(int)),
         };
 
+        for (unsigned i = 0; i < SHMD_WIRE_CONTROL_PARTS; i++)
+                if (segment->custody.control_fd[i] >= 0) {
+                        carried.control |= 1u << i;
+                        fds[count++] = segment->custody.control_fd[i];
+                }
+        message.msg_controllen = CMSG_SPACE(count * sizeof(int));
         control.header.cmsg_level = SOL_SOCKET;
         control.header.cmsg_type = SCM_RIGHTS;
         control.header.cmsg_len = CMSG_LEN(count * sizeof(int));
@@ -437,6 +443,8 @@ struct carrier *store_add_carrier(struct store *store, uint64_t number) {
 }
 
 void store_adopt(struct carrier *carrier, struct segment *segment) {
+        if (segment->custody.carrier)
+                carrier_leave(segment);
         carrier_enter(carrier, segment);
 }
 
@@ -549,6 +557,18 @@ int store_put(struct store *store, struct segment *segment) {
         return 0;
 }
 
+int store_put_again(struct store *store, struct segment *segment) {
+        struct carrier *former = segment->custody.carrier;
+        int r;
+
+        if (!store->active || !former)
+                return 0;
+        r = carry(store, segment);
+        if (r == 0)
+                consider_rebuilding(store, former);
+        return r;
+}
+
 void store_record(struct store *store, struct segment *segment) {
         if (store->active && segment->custody.carrier && has_room(store))
                 segment->kept_times = state_append(&file_to_write(store)->log, segment);
@@ -614,6 +634,16 @@ static int empty_elsewhere(struct store *store, const struct segment *segment) {
         return 0;
 }
 
+/* Small, and sealed against nothing that matters here. */
+static int give_back_control(const struct segment *segment) {
+        int r = 0;
+
+        for (unsigned i = 0; i < SHMD_WIRE_CONTROL_PARTS && r == 0; i++)
+                if (segment->custody.control_fd[i] >= 0)
+                        r = memfd_empty(segment->custody.control_fd[i], control_size(i), false);
+        return r;
+}
+
 /* Huge pages that were never touched stay reserved until the file goes; a file is its owner's to keep. */
 static int give_back(struct store *store, const struct segment *segment) {
         if (segment->backing != WIRE_BACKING_MEMFD)
@@ -632,6 +662,7 @@ void store_drop(struct store *store, struct segment *segment) {
         if (has_room(store))
                 state_append_gone(&file_to_write(store)->log, segment->id);
         carrier->rebuild |= give_back(store, segment) < 0;
+        carrier->rebuild |= give_back_control(segment) < 0;
         carrier_leave(segment);
         consider_rebuilding(store, carrier);
 }

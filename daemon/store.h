@@ -84,10 +84,13 @@ int store_make_room(struct store *store, size_t bytes);
 /* Who asked for what is done from now on; token zero: nobody. */
 void store_set_cause(struct store *store, uint64_t token, uint32_t serial);
 
-/* What a message in a carrier says of its descriptors: the guard's; of a file the other one, too. */
+/*
+ * What a message in a carrier says of its descriptors: the guard's; of a file the other one, too; then those of the parts of the
+ * control memory that there are. Of two messages about one segment the one with more parts is the later one.
+ */
 struct carried {
         uint64_t id;
-        uint64_t padding;
+        uint64_t control; /* a bit for each part, by enum shmd_wire_control_part */
 };
 #define CARRIED_MAX 4 /* descriptors in one message; room for more than there are now */
 
@@ -97,6 +100,9 @@ void store_adopt(struct carrier *carrier, struct segment *segment);
 
 /* A segment that has just been made, before anybody is told of it: 0 or -errno, and then nothing is kept. */
 int store_put(struct store *store, struct segment *segment);
+
+/* It has one descriptor more, before anybody is told of it: 0 or -errno, and then that is not kept. */
+int store_put_again(struct store *store, struct segment *segment);
 
 /* The registry's recorder: something about a segment that is kept has changed. */
 void store_record(struct store *store, struct segment *segment);

@@ -29,6 +29,13 @@
 /* The slots of the page of name generations: see struct shmd_wire_hello_reply. */
 #define SHMD_GENERATION_SLOTS 16384u
 
+/* Bells of one segment. */
+#define SHMD_BELLS 64u
+/* Which layout the control memory has; in pages of the machine. */
+#define SHMD_CONTROL_LAYOUT 1u
+#define SHMD_CONTROL_LOCK_PAGES 1u
+#define SHMD_CONTROL_MEETING_PAGES 64u
+
 struct shmd_wire_header {
         uint16_t operation; /* enum shmd_operation */
         uint16_t status;    /* enum wire_status; in a request zero or SHMD_WIRE_REPEATED */
@@ -500,6 +507,41 @@ struct shmd_wire_item {
         uint32_t status; /* enum wire_status */
         uint32_t padding;
         struct shmd_wire_opened opened;
+};
+
+/*
+ * CONTROL: the memory beside a segment in which its holders keep locks and bells: one file that only those can write who hold
+ * the segment read-write, and one that every holder can. Both are born as zeros, sealed against resizing, belong to the
+ * segment and go with it. What is in them is the library's affair: libshmd-sync(7). The daemon never looks at it.
+ */
+struct shmd_wire_control {
+        uint64_t id;
+        uint32_t part;  /* enum shmd_wire_control_part */
+        uint32_t flags; /* enum shmd_wire_control_flags */
+};
+
+enum shmd_wire_control_part {
+        SHMD_WIRE_CONTROL_LOCK = 0, /* read-only for whoever holds the segment read-only */
+        SHMD_WIRE_CONTROL_MEETING = 1,
+        SHMD_WIRE_CONTROL_PARTS = 2,
+};
+
+enum shmd_wire_control_flags {
+        /* Read-only, and only if it is there; for whoever may read the segment, or owns it, without holding it. */
+        SHMD_WIRE_CONTROL_LOOK = 1u << 0,
+};
+
+struct shmd_wire_control_reply {
+        uint64_t size;   /* zero, and no descriptor: it is not there */
+        uint32_t layout; /* SHMD_CONTROL_LAYOUT */
+        uint32_t writable;
+};
+
+/* BELL_SET, BELL_GET: numbers are chosen by the clients; SHMD_BUSY: another one has it. */
+struct shmd_wire_bell {
+        uint64_t id;
+        uint32_t number; /* below SHMD_BELLS */
+        uint32_t padding;
 };
 
 struct shmd_wire_empty {

@@ -209,6 +209,8 @@ void segment_free(struct segment *segment) {
         charge_done(&segment->bytes);
         charge_done(&segment->count);
         charge_done(&segment->descriptor);
+        for (unsigned i = 0; i < SHMD_WIRE_CONTROL_PARTS; i++)
+                registry_refund_control(segment, i);
         free(segment->name);
         free(segment->labels);
         free(segment);
@@ -279,6 +281,41 @@ static int segment_charge(struct segment *segment, uid_t uid, struct shmd_wire_r
         if (r != 0)
                 return r;
         return quota_charge(quota, uid, QUOTA_BYTES, chargeable(segment->maximum), &segment->bytes, refusal);
+}
+
+int registry_charge_control(struct segment *segment, enum shmd_wire_control_part part, uint64_t bytes,
+                            struct shmd_wire_refusal *refusal) {
+        struct quota *quota = segment->registry->quota;
+        uid_t uid = segment->owner.uid;
+        int r;
+
+        if (segment->control[part].account)
+                return 0;
+        r = quota_charge(quota, uid, QUOTA_BYTES, bytes, &segment->control[part], refusal);
+        if (r == 0)
+                r = quota_charge(quota, uid, QUOTA_DESCRIPTORS, 1, &segment->control_descriptor[part], refusal);
+        if (r != 0)
+                registry_refund_control(segment, part);
+        return r;
+}
+
+void registry_refund_control(struct segment *segment, enum shmd_wire_control_part part) {
+        charge_done(&segment->control[part]);
+        charge_done(&segment->control_descriptor[part]);
+}
+
+/* All that the segment's owner is charged with for it. Gives how many. */
+static size_t charges_of(struct segment *segment, struct charge *(*ret_charges)[7]) {
+        struct charge *all[] = {
+                &segment->count,      &segment->descriptor, &segment->bytes,                 &segment->control[0],
+                &segment->control[1], &segment->control_descriptor[0], &segment->control_descriptor[1],
+        };
+        size_t n = 0;
+
+        for (size_t i = 0; i < ELEMENTSOF(all); i++)
+                if (all[i]->account)
+                        (*ret_charges)[n++] = all[i];
+        return n;
 }
 
 int registry_reserve(struct registry *registry, struct client *client, const struct segment_plan *plan, uint64_t now_usec,
@@ -464,10 +501,11 @@ void registry_set_frozen(struct segment *segment) {
 }
 
 int registry_set_owner(struct segment *segment, const struct ownership *owner, struct shmd_wire_refusal *refusal) {
-        struct charge *charges[] = { &segment->count, &segment->descriptor, &segment->bytes };
+        struct charge *charges[7];
+        size_t count = charges_of(segment, &charges);
         uid_t before = segment->owner.uid;
 
-        for (size_t i = 0; i < ELEMENTSOF(charges); i++) {
+        for (size_t i = 0; i < count; i++) {
                 int r = charge_move(charges[i], owner->uid, refusal);
 
                 if (r == 0)
@@ -484,10 +522,13 @@ int registry_set_owner(struct segment *segment, const struct ownership *owner, s
 
 void registry_refresh(struct segment *segment, const struct ownership *owner, uint64_t size) {
         if (owner->uid != segment->owner.uid) {
+                struct charge *charges[7];
+                size_t count = charges_of(segment, &charges);
+
                 /* If there is no memory for the new owner's account, all stay where they are. */
                 charge_force(&segment->count, owner->uid, 1);
-                charge_force(&segment->descriptor, segment->count.account->uid, segment->descriptor.amount);
-                charge_force(&segment->bytes, segment->count.account->uid, segment->bytes.amount);
+                for (size_t i = 0; i < count; i++)
+                        charge_force(charges[i], segment->count.account->uid, charges[i]->amount);
         }
         if (segment->posix && size != segment->size) {
                 segment->registry->bytes -= segment->bytes.amount;
@@ -524,6 +565,16 @@ static struct hold *hold_find(struct client *client, struct segment *segment) {
         struct hold key = { .segment = segment };
 
         return RB_FIND(hold_tree, &client->holds, &key);
+}
+
+bool client_holds(struct client *client, struct segment *segment, enum shmd_access access) {
+        const struct hold *hold = hold_find(client, segment);
+
+        if (!hold)
+                return false;
+        if (hold->attached[SHMD_ACCESS_WRITE] > 0 || hold->detached[SHMD_ACCESS_WRITE] > 0)
+                return true;
+        return access == SHMD_ACCESS_READ && !hold_is_empty(hold);
 }
 
 static int hold_new(struct client *client, struct segment *segment, struct hold **ret_hold, struct shmd_wire_refusal *refusal) {
@@ -680,6 +731,18 @@ static int charge_facts(struct segment *segment, uid_t uid) {
         return 0;
 }
 
+int registry_force_control(struct segment *segment, enum shmd_wire_control_part part, uint64_t bytes) {
+        struct quota *quota = segment->registry->quota;
+        uid_t uid = segment->owner.uid;
+
+        if (quota_charge_fact(quota, uid, QUOTA_BYTES, bytes, &segment->control[part]) < 0 ||
+            quota_charge_fact(quota, uid, QUOTA_DESCRIPTORS, 1, &segment->control_descriptor[part]) < 0) {
+                registry_refund_control(segment, part);
+                return -ENOMEM;
+        }
+        return 0;
+}
+
 static bool is_taken(struct registry *registry, const struct state_segment *state) {
         bool named = state->state == WIRE_STATE_PUBLISHED || state->state == WIRE_STATE_FROZEN;
 
@@ -828,6 +891,12 @@ static void check_segment(struct segment *segment) {
         require(segment->count.amount == 1 && segment->count.account->uid == segment->owner.uid);
         require(segment->descriptor.amount == descriptors_of(segment));
         require(segment->descriptor.account->uid == segment->owner.uid);
+        for (unsigned i = 0; i < SHMD_WIRE_CONTROL_PARTS; i++) {
+                const struct account *account = segment->control[i].account;
+
+                require(account == segment->control_descriptor[i].account);
+                require(!account || account->uid == segment->owner.uid);
+        }
         require(segment->holders == 0 || segment->handed_out);
         require((segment->idle_usec == 0) == (segment->holders > 0) || !segment->handed_out);
         /* Nothing is lost from sight: what has to go is queued, watched or waited for. */

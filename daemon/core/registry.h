@@ -39,6 +39,8 @@ struct carrier;
 struct custody {
         int guard_fd;      /* the daemon's own description: memfd.h */
         int shared_fd[2];  /* descriptions that holders of the same access share; by enum shmd_access */
+        int control_fd[2]; /* the memory by which holders synchronise, by enum shmd_wire_control_part: control.h */
+        struct bell_table *bells; /* of holders, or NULL: control.h */
         int watch;         /* inotify watch descriptor, or -1; INT_MAX if none could be had: lease.h */
         int retry;         /* which of the delays before the next question it waits for, or -1 */
         uint64_t retry_usec; /* CLOCK_MONOTONIC */
@@ -49,7 +51,7 @@ struct custody {
         TAILQ_ENTRY(segment) carried;
 };
 
-#define CUSTODY_INIT { .guard_fd = -EBADF, .shared_fd = { -EBADF, -EBADF }, .watch = -1, .retry = -1 }
+#define CUSTODY_INIT { .guard_fd = -EBADF, .shared_fd = { -EBADF, -EBADF }, .control_fd = { -EBADF, -EBADF }, .watch = -1, .retry = -1 }
 
 /* Who made a segment. Kept beyond that client's life. */
 struct creator {
@@ -90,6 +92,7 @@ struct segment {
         struct ownership owner; /* as the inode said when last looked at */
         struct creator creator;
         struct charge bytes, count, descriptor;
+        struct charge control[SHMD_WIRE_CONTROL_PARTS], control_descriptor[SHMD_WIRE_CONTROL_PARTS];
         struct custody custody;
         struct segment_times *kept_times; /* where they are kept up to date for the next daemon, or NULL: state.h */
         uint64_t token; /* of the request that made it; zero: none */
@@ -227,6 +230,16 @@ void hold_abort(struct hold *hold); /* NULL does nothing */
 
 /* One open of the client ends. 0 or SHMD_NOT_HELD. */
 int hold_release(struct client *client, uint64_t id, enum shmd_access access, uint64_t now_usec);
+
+/* Whether the client has the segment open, with that access at least. */
+bool client_holds(struct client *client, struct segment *segment, enum shmd_access access);
+
+/* Charges the segment's owner for a part of its control memory, once. 0, SHMD_OVER_LIMIT, -ENOMEM. */
+int registry_charge_control(struct segment *segment, enum shmd_wire_control_part part, uint64_t bytes,
+                            struct shmd_wire_refusal *refusal);
+/* The same for what is there, past any limit. 0 or -ENOMEM. */
+int registry_force_control(struct segment *segment, enum shmd_wire_control_part part, uint64_t bytes);
+void registry_refund_control(struct segment *segment, enum shmd_wire_control_part part);
 
 /* Takes the name away. */
 void registry_unlink(struct segment *segment, uint64_t now_usec);

@@ -55,6 +55,9 @@ static const struct {
         { 27, "stop", 8, 8, false, 0, 0, RIGHT_NONE, 0 },
         { 28, "accounts", 8, 8, false, 0, 0, RIGHT_NONE, 0 },
         { 29, "unlink_idle", 24, 8, true, 0, 0, RIGHT_OWNER, OPERATION_ONCE },
+        { 30, "control", 16, 16, false, 0, 1, RIGHT_NONE, 0 },
+        { 31, "bell_set", 16, 8, false, 1, 0, RIGHT_NONE, 0 },
+        { 32, "bell_get", 16, 8, false, 0, 1, RIGHT_NONE, 0 },
 };
 
 START_TEST(test_released_rows) {
