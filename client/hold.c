@@ -101,6 +101,7 @@ void hold_end(struct hold *hold) {
                 LIST_REMOVE(segment, entry);
                 free(segment);
         }
+        sync_free(atomic_load(&hold->sync));
         if (hold->address)
                 (void) munmap(hold->address, hold->mapped_size);
         hold->fd = close_fd(hold->fd);
@@ -185,7 +186,7 @@ int hold_add_segment(struct hold *hold, struct shmd_segment **ret_segment) {
 
         if (!segment)
                 return failure_errno(&hold->connection->failure, -ENOMEM);
-        *segment = (struct shmd_segment) { .hold = hold };
+        *segment = (struct shmd_segment) { .hold = hold, .hot = &hot_none };
         LIST_INSERT_HEAD(&hold->segments, segment, entry);
         *ret_segment = segment;
         return 0;
@@ -317,7 +318,7 @@ int hold_resume(struct hold *hold) {
 
         /* Its generation is of now, what is known of the name is of then: that is not taken over. */
         hold->counted = true;
-        return 0;
+        return sync_resume(hold);
 }
 
 /* --- its memory --- */

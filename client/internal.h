@@ -4,6 +4,8 @@
  *
  *   segment, create, publish, many, manage, query, watch, posix
  *                    the public operations: each encodes a request and decodes its reply
+ *   sync             the control memory beside a segment; in it: lock, sequence, bell (sync.h)
+ *   lock_users       who holds a lock and who waits, as that memory tells it
  *   mappers          who has a segment's memory, from /proc
  *   async            calls that were submitted, until their functions are called
  *   loop             what shmd_dispatch() has to tell, and the descriptor to poll
@@ -87,6 +89,7 @@ void failure_keep_for_thread(const struct failure *failure);
 struct process_page {
         atomic_uint epoch; /* differs from that of all ancestors; zero: not chosen yet */
         pthread_mutex_t default_lock; /* of posix.c */
+        pthread_mutex_t sync_lock;    /* of sync.c */
 };
 extern struct process_page *process_page;
 
@@ -356,6 +359,22 @@ struct target {
 int target_by_name(struct shmd *connection, const char *name, struct target *ret_target);
 int target_by_id(struct shmd *connection, uint64_t id, struct target *ret_target);
 
+/* --- mappers --- */
+
+/* Whether a process has that memory mapped, as far as can be seen. */
+bool process_maps(uint32_t pid, uint64_t device, uint64_t inode);
+
+/* --- sync --- */
+
+struct sync;
+/* All zeros. */
+extern struct hot hot_none __attribute__((__visibility__("hidden")));
+
+/* With the hold: what is locked is given up as if this thread had died. */
+void sync_free(struct sync *sync);
+/* On a new connection: tells the daemon of the bell. 0 or -errno: the connection is lost again. */
+int sync_resume(struct hold *hold);
+
 /* --- hold --- */
 
 /* One hold that the daemon counts, and what belongs to it. Private ones are in the list alone. */
@@ -381,11 +400,13 @@ struct hold {
         bool single_writer; /* and this is the writer's */
         bool unpublished;
         bool in_list, in_ids, in_names;
+        struct sync *_Atomic sync; /* its control memory, once it is used: sync.h */
 };
 
 struct shmd_segment {
         LIST_ENTRY(shmd_segment) entry;
         struct hold *hold;
+        struct hot *_Atomic hot; /* of the hold's control memory, once it was used by this, else hot_none: sync.h */
         bool created;
 };
 

@@ -155,6 +155,17 @@ static int process_look(int process_fd, const struct memory *memory, struct shmd
         return 1;
 }
 
+bool process_maps(uint32_t pid, uint64_t device, uint64_t inode) {
+        const struct memory memory = { .major = major(device), .minor = minor(device), .inode = inode };
+        struct shmd_mapper mapper = { .pid = pid };
+        _cleanup_close_ int fd = -EBADF;
+        char path[32];
+
+        (void) snprintf(path, sizeof(path), "/proc/%" PRIu32, pid);
+        fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        return fd >= 0 && read_lines(fd, "maps", note_mapping, &memory, &mapper) > 0 && mapper.mapped;
+}
+
 static int process_visit(int proc_fd, const char *name, const struct memory *memory, struct shmd_mapper *ret_mapper) {
         _cleanup_close_ int fd = openat(proc_fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
         struct shmd_mapper mapper = { .pid = (uint32_t) strtoul(name, NULL, 10) };

@@ -287,6 +287,112 @@ int shmd_create_many(struct shmd *connection, const struct shmd_create_item *ite
 /* Closes segments of one connection; NULL entries are skipped, entries become NULL. */
 void shmd_close_many(struct shmd_segment **segments, size_t count);
 
+/*
+ * Locks. Beside each segment there is, from the first use on, memory in which its holders keep a lock that each holds
+ * exclusively or many share, a condition, a sequence counter and bells: libshmd-sync(7), which also says what holders who mean ill can do.
+ * Nothing here needs the daemon but the first use, for which a connection's one thread must call; shmd_prepare_locks()
+ * is such a use and no more. From then on any number of threads may call shmd_lock() and all others up to shmd_read_copy()
+ * on one segment at the same time. A lock belongs to the thread that took it; a forked child has none of its parent's. They
+ * record nothing for shmd_error_message(), that first use excepted.
+ *
+ * Times to wait: 0 does not wait at all, SHMD_FOREVER without end; CLOCK_MONOTONIC.
+ */
+#define SHMD_FOREVER UINT64_MAX
+int shmd_prepare_locks(struct shmd_segment *segment);
+
+#define SHMD_LOCK_EXCLUSIVE 0x0u
+#define SHMD_LOCK_SHARED 0x1u
+
+/*
+ * Takes the lock; the exclusive one takes a segment that is held read-write. Without contention it makes no system call.
+ *
+ * 0, or -EOWNERDEAD: it is held, but who had it exclusively before has died, and the data may be half written. Whoever has it
+ * exclusively then makes it good and calls shmd_mark_consistent(); or unlocks without: then nobody gets it any more.
+ * Errors, the lock is not held: -EBUSY: it is another's, timeout_usec is 0; -ETIMEDOUT; -ENOTRECOVERABLE: it was given up, or somebody has
+ * scribbled over it; -EDEADLK: this thread holds it already; -EACCES: held read-only; -EINVAL: flags; -ENOTSUP: the C
+ * library's mutexes are not as they must be.
+ */
+int shmd_lock(struct shmd_segment *segment, unsigned flags, uint64_t timeout_usec);
+/* Gives it back, however it was taken. Errors: -EPERM: this thread does not hold it; -EBUSY: between shmd_write_begin() and
+ * shmd_write_end(); -ENOTRECOVERABLE: somebody has scribbled over it meanwhile. */
+int shmd_unlock(struct shmd_segment *segment);
+/* After -EOWNERDEAD, with the lock held exclusively: the data are good again. Errors: -EPERM; -EINVAL: they were. */
+int shmd_mark_consistent(struct shmd_segment *segment);
+
+/*
+ * Condition: with the lock held either way, lets go of it, waits until it is signalled, and takes it again, however long that
+ * takes. It may wake without a reason: ask in a loop whether what is waited for is there. 0, -ETIMEDOUT,
+ * -EOWNERDEAD: the lock is held. -ENOTRECOVERABLE: it is not. -EPERM: it was not; -EINVAL: it was not consistent.
+ */
+int shmd_condition_wait(struct shmd_segment *segment, uint64_t timeout_usec);
+/* Wakes one that waits, or all; with the lock held exclusively. Errors: -EPERM. */
+int shmd_condition_signal(struct shmd_segment *segment);
+int shmd_condition_broadcast(struct shmd_segment *segment);
+
+/*
+ * Sequence counter, for readers that may not write: a writer changes data between begin and end, for which it takes the exclusive
+ * lock if it does not have it. Results of begin as of shmd_lock(); of end as of shmd_unlock(). The data are whole again at the end
+ * if they are consistent.
+ */
+int shmd_write_begin(struct shmd_segment *segment, uint64_t timeout_usec);
+int shmd_write_end(struct shmd_segment *segment);
+/*
+ * A reader begins, reads what it wants to a place of its own, believing nothing of it yet, and asks whether it must read
+ * again: 1, or 0. Begin waits for a writer that is at work: -EBUSY, -ETIMEDOUT; -EOWNERDEAD: it died over it, and nobody has
+ * made the data good yet; -ENOTRECOVERABLE: nobody will.
+ */
+int shmd_read_begin(struct shmd_segment *segment, uint64_t timeout_usec, uint32_t *ret_ticket);
+int shmd_read_retry(struct shmd_segment *segment, uint32_t ticket);
+/* Both, around a copy of so many bytes of the segment, until it is whole. Also -EINVAL: beyond the segment's size. */
+int shmd_read_copy(struct shmd_segment *segment, uint64_t offset, void *buffer, size_t size_bytes, uint64_t timeout_usec);
+
+/*
+ * Bells: each holder can have one, with a number of its own below 64, and each can ring each. Of a connection's one thread,
+ * like all that follows. A bell is its connection's and its process's: a forked child has none.
+ *
+ * shmd_bell_open() gives this holder's number, the same each time. Errors: -EUSERS: all numbers are taken.
+ */
+int shmd_bell_open(struct shmd_segment *segment, uint32_t *ret_number);
+/* The descriptor, an eventfd, to poll for reading; borrowed; read by shmd_bell_wait() alone. Opens the bell. */
+int shmd_bell_fd(struct shmd_segment *segment);
+/*
+ * Waits until the bell has been rung since the last time, and gives how often; ret_rings may be NULL. Makes a system call only
+ * if it must sleep, or if shmd_bell_fd() was asked for. Errors: -EAGAIN: not rung, timeout_usec is 0; -ETIMEDOUT.
+ */
+int shmd_bell_wait(struct shmd_segment *segment, uint64_t timeout_usec, uint32_t *ret_rings);
+/*
+ * Rings one, or all but one's own. What was written before is seen by who was woken. The daemon is asked only the first time that a bell whose
+ * holder polls is rung. Errors: -ENOENT: nobody has that number; -EINVAL: nobody ever can.
+ */
+#define SHMD_BELL_ALL UINT32_MAX
+int shmd_bell_ring(struct shmd_segment *segment, uint32_t number);
+
+/* A thread that holds the lock of a segment, or waits for it. */
+struct shmd_lock_user {
+        uint32_t pid; /* 0: not to be seen from here, of another pid namespace perhaps */
+        uint32_t tid;
+        uint32_t shared;    /* 1: shared, 0: exclusively */
+        uint32_t waiting;   /* 1: waits for it, 0: holds it */
+        uint32_t confirmed; /* 1: the process has the lock's memory mapped, says /proc; 0: that can't be seen, or it lies */
+        uint32_t padding;
+        uint64_t reserved[4];
+        char command[64];
+};
+typedef int (*shmd_lock_function)(const struct shmd_lock_user *user, void *userdata);
+
+enum shmd_lock_state {
+        SHMD_LOCK_UNUSED = 0, /* the segment has no lock yet */
+        SHMD_LOCK_CONSISTENT = 1,
+        SHMD_LOCK_OWNER_DIED = 2, /* nobody has marked it consistent yet */
+        SHMD_LOCK_GIVEN_UP = 3,
+};
+
+/*
+ * Visits who holds and who waits, as they have noted it themselves in the segment's control memory, where they live. For who may read the segment, owns it, or is an
+ * administrator. The visitor as for shmd_list(). ret_state, enum shmd_lock_state, may be NULL. Errors: -ENOENT.
+ */
+int shmd_lock_users(struct shmd *connection, uint64_t id, shmd_lock_function function, void *userdata, uint32_t *ret_state);
+
 /* A segment as the daemon sees it. Times are microseconds of CLOCK_REALTIME since 1970. */
 struct shmd_stat {
         uint64_t id;

@@ -93,7 +93,7 @@ done
 # --- well-formed pages ---
 
 if command -v mandoc >/dev/null; then
-        for page in "$source"/client/man/*.3 "$tool" "$daemon" "$protocol" "$messages"; do
+        for page in "$source"/client/man/*.[37] "$tool" "$daemon" "$protocol" "$messages"; do
                 mandoc -T lint -W warning "$page" >lint 2>&1 || complain "$(head -n 5 lint)"
         done
 else

@@ -873,6 +873,81 @@ START_TEST(test_killed_at_random_points) {
 }
 END_TEST
 
+/* --- locks and bells --- */
+
+/* Somebody else's connection, to the new daemon. */
+static int try_lock(const char *name, unsigned flags) {
+        struct shmd *other = connect_to(&manager);
+        struct shmd_segment *opened = client_open(other, name, SHMD_READ_WRITE);
+        int r = shmd_lock(opened, flags, 0);
+
+        if (r == 0)
+                ck_assert_int_eq(shmd_unlock(opened), 0);
+        shmd_disconnect(other);
+        return r;
+}
+
+/* Held stays held, and who comes later finds the very same lock; however often the daemon dies. */
+START_TEST(test_locks) {
+        struct shmd_segment *held = create("locked", PAGE, 0, NULL), *shared = create("shared", PAGE, 0, NULL);
+        uint64_t used;
+
+        ck_assert_int_eq(shmd_lock(held, SHMD_LOCK_EXCLUSIVE, 0), 0);
+        ck_assert_int_eq(shmd_lock(shared, SHMD_LOCK_SHARED, 0), 0);
+        used = client_status(connection).my_bytes.used;
+        for (unsigned i = 0; i < 3; i++) {
+                manager_crash(&manager);
+                ck_assert_int_eq(try_lock("locked", SHMD_LOCK_EXCLUSIVE), -EBUSY);
+                ck_assert_int_eq(try_lock("locked", SHMD_LOCK_SHARED), -EBUSY);
+                ck_assert_int_eq(try_lock("shared", SHMD_LOCK_EXCLUSIVE), -EBUSY);
+                ck_assert_int_eq(try_lock("shared", SHMD_LOCK_SHARED), 0);
+                ck_assert_uint_eq(client_status(connection).my_bytes.used, used);
+        }
+        ck_assert_int_eq(shmd_unlock(held), 0);
+        ck_assert_int_eq(shmd_unlock(shared), 0);
+        ck_assert_int_eq(try_lock("locked", SHMD_LOCK_EXCLUSIVE), 0);
+        ck_assert_int_eq(try_lock("shared", SHMD_LOCK_EXCLUSIVE), 0);
+        shmd_close(held);
+        shmd_close(shared);
+        ASSERT_OK(connection, shmd_unlink(connection, "locked"));
+        ASSERT_OK(connection, shmd_unlink(connection, "shared"));
+        TEST_UNTIL(client_status(connection).my_bytes.used == 0, "all to be given back");
+}
+END_TEST
+
+/* So does a lock of a segment that was made under the daemon before. */
+START_TEST(test_lock_made_later) {
+        struct shmd_segment *segment = create("later", PAGE, 0, NULL);
+
+        manager_crash(&manager);
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_EXCLUSIVE, 0), 0);
+        manager_crash(&manager);
+        ck_assert_int_eq(try_lock("later", SHMD_LOCK_EXCLUSIVE), -EBUSY);
+        ck_assert_int_eq(shmd_unlock(segment), 0);
+        shmd_close(segment);
+}
+END_TEST
+
+/* Its holder tells the new daemon, which gives it to those who never rang it before. */
+START_TEST(test_bells) {
+        struct shmd_segment *segment = create("rung", PAGE, 0, NULL), *theirs;
+        uint32_t number = 99;
+        struct shmd *other;
+        int fd = shmd_bell_fd(segment);
+
+        ASSERT_OK(connection, shmd_bell_open(segment, &number));
+        manager_crash(&manager);
+        (void) client_status(connection);
+        other = connect_to(&manager);
+        theirs = client_open(other, "rung", SHMD_READ_ONLY);
+        ASSERT_OK(other, shmd_bell_ring(theirs, number));
+        test_wait_readable(fd, "a ring");
+        ck_assert_int_eq(shmd_bell_wait(segment, 0, NULL), 0);
+        shmd_disconnect(other);
+        shmd_close(segment);
+}
+END_TEST
+
 int main(void) {
         Suite *suite = suite_create("store");
         TCase *tests;
@@ -893,6 +968,11 @@ int main(void) {
         tcase_add_test(tests, test_linger);
         tcase_add_test(tests, test_watch);
         tcase_add_test(tests, test_cache);
+
+        tests = test_case(suite, "sync", setup, teardown);
+        tcase_add_test(tests, test_locks);
+        tcase_add_test(tests, test_lock_made_later);
+        tcase_add_test(tests, test_bells);
 
         tests = test_case(suite, "store", setup, teardown);
         tcase_add_loop_test(tests, test_memory_is_given_back, 0, 2);
