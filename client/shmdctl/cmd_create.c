@@ -121,7 +121,7 @@ int cmd_create(struct ctl *ctl, int n_arguments, char **arguments) {
         if (status != STATUS_DONE)
                 return status;
         if (ctl->program)
-                return hold_run(ctl->program, segment);
+                return hold_run(ctl->program, segment, false);
         id = shmd_id(segment);
         segment = shmd_close(segment); /* so that it does not show as a holder */
         return show_quietly(ctl, id);

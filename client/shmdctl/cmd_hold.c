@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 /* --- signals: those sent to us are meant for the program --- */
@@ -54,9 +55,11 @@ static void export_number(const char *name, uint64_t number) {
 }
 
 /* In the child: does not return. */
-_noreturn_ static void execute(char **program, int fd, const sigset_t *mask) {
+_noreturn_ static void execute(char **program, int fd, const sigset_t *mask, pid_t parent) {
         int flags = fcntl(fd, F_GETFD);
 
+        if (parent != 0 && (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent))
+                _exit(126);
         if (flags < 0 || fcntl(fd, F_SETFD, flags & ~FD_CLOEXEC) < 0) {
                 fail("cannot pass the descriptor on: %s", strerror(errno));
                 _exit(126);
@@ -78,7 +81,8 @@ static int wait_for(pid_t pid) {
         return WIFSIGNALED(result) ? 128 + WTERMSIG(result) : WEXITSTATUS(result);
 }
 
-int hold_run(char **program, struct shmd_segment *segment) {
+int hold_run(char **program, struct shmd_segment *segment, bool bound) {
+        pid_t parent = bound ? getpid() : 0;
         int fd = shmd_fd(segment);
         sigset_t set, mask;
         pid_t pid;
@@ -94,7 +98,7 @@ int hold_run(char **program, struct shmd_segment *segment) {
         if (pid < 0)
                 return fail("cannot run \"%s\": %s", program[0], strerror(errno));
         if (pid == 0)
-                execute(program, fd, &mask);
+                execute(program, fd, &mask, parent);
         program_pid = pid;
         catch_signals();
         sigprocmask(SIG_SETMASK, &mask, NULL);
@@ -116,5 +120,5 @@ int cmd_hold(struct ctl *ctl, int n_arguments, char **arguments) {
                 r = segment_open(ctl, arguments[0], flags & ~SHMD_PRIVATE, &segment);
         if (r != 0)
                 return fail_shmd(ctl, r, "open", arguments[0]);
-        return hold_run(ctl->program, segment);
+        return hold_run(ctl->program, segment, false);
 }

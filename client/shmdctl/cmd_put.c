@@ -215,7 +215,7 @@ static int finish(struct ctl *ctl, struct shmd_segment **segment) {
         uint64_t id = shmd_id(*segment);
 
         if (ctl->program)
-                return hold_run(ctl->program, *segment);
+                return hold_run(ctl->program, *segment, false);
         *segment = shmd_close(*segment); /* so that it does not show as a holder */
         return show_quietly(ctl, id);
 }

@@ -19,10 +19,14 @@ struct users {
         size_t capacity;
         bool hidden; /* the caller may not know the holders */
         struct mappers mappers;
+        struct shmd_lock_user *lockers; /* who has its lock, or waits for it */
+        size_t n_lockers, lockers_capacity;
+        uint32_t lock_state; /* enum shmd_lock_state */
 };
 
 static void users_done(struct users *users) {
         free(users->holders);
+        free(users->lockers);
         mappers_done(&users->mappers);
 }
 
@@ -39,6 +43,30 @@ static int visit_holder(const struct shmd_holder *holder, void *userdata) {
         return 0;
 }
 
+static int visit_locker(const struct shmd_lock_user *user, void *userdata) {
+        struct users *users = userdata;
+
+        if (users->n_lockers == users->lockers_capacity) {
+                users->lockers_capacity = MAX(2 * users->lockers_capacity, (size_t) 16);
+                users->lockers = reallocarray(users->lockers, users->lockers_capacity, sizeof(*user));
+                if (!users->lockers)
+                        fail_memory();
+        }
+        users->lockers[users->n_lockers++] = *user;
+        return 0;
+}
+
+static const char *lock_state(uint32_t state) {
+        static const char *const words[] = {
+                [SHMD_LOCK_UNUSED] = "unused",
+                [SHMD_LOCK_CONSISTENT] = "consistent",
+                [SHMD_LOCK_OWNER_DIED] = "owner-died",
+                [SHMD_LOCK_GIVEN_UP] = "given-up",
+        };
+
+        return state < ELEMENTSOF(words) ? words[state] : "unknown";
+}
+
 static int users_find(struct ctl *ctl, const struct shmd_stat *stat, struct users *users) {
         int r = shmd_holders(ctl->connection, stat->id, visit_holder, users);
 
@@ -46,6 +74,8 @@ static int users_find(struct ctl *ctl, const struct shmd_stat *stat, struct user
         if (r != 0 && r != -EPERM)
                 return fail_shmd(ctl, r, "show the holders of", stat->name);
         mappers_find(ctl, stat, &users->mappers);
+        /* Who may not see it is told of none; nor does an older daemon know of any. */
+        (void) shmd_lock_users(ctl->connection, stat->id, visit_locker, users, &users->lock_state);
         return STATUS_DONE;
 }
 
@@ -94,6 +124,28 @@ static struct json_object *mapper_to_json(const struct shmd_mapper *mapper, bool
         return object;
 }
 
+static struct json_object *locker_to_json(const struct shmd_lock_user *user) {
+        struct json_object *object = json_new_object();
+
+        json_add_number(object, "pid", user->pid);
+        json_add_number(object, "tid", user->tid);
+        json_add_string(object, "command", user->command);
+        json_add_bool(object, "shared", user->shared);
+        json_add_bool(object, "confirmed", user->confirmed);
+        return object;
+}
+
+static struct json_object *lock_to_json(const struct users *users) {
+        struct json_object *object = json_new_object(), *holders = json_new_array(), *waiters = json_new_array();
+
+        for (size_t i = 0; i < users->n_lockers; i++)
+                json_append(users->lockers[i].waiting ? waiters : holders, locker_to_json(&users->lockers[i]));
+        json_add_string(object, "state", lock_state(users->lock_state));
+        json_add(object, "holders", holders);
+        json_add(object, "waiters", waiters);
+        return object;
+}
+
 static int show_json(const struct shmd_stat *stat, const struct users *users) {
         struct json_object *object = segment_to_json(stat), *holders = json_new_array(), *mappers = json_new_array();
 
@@ -109,6 +161,7 @@ static int show_json(const struct shmd_stat *stat, const struct users *users) {
         json_add(object, "holders", holders); /* an array here, where list has their number */
         json_add_number(object, "mappers_hidden", users->mappers.hidden);
         json_add(object, "mappers", mappers);
+        json_add(object, "lock", lock_to_json(users));
         return json_print(object);
 }
 
@@ -268,6 +321,42 @@ static int print_strangers(const struct ctl *ctl, const struct users *users) {
         return table_print(table);
 }
 
+static void add_locker(struct libscols_table *table, const struct shmd_lock_user *user) {
+        char pid[TEXT_SIZE_MAX] = "-", tid[TEXT_SIZE_MAX];
+        const char *cells[] = { pid, tid, user->command, user->shared ? "shared" : "exclusive", user->waiting ? "waits" : "holds",
+                                user->confirmed ? "yes" : "no" };
+
+        if (user->pid > 0) /* else it is not of our pid namespace */
+                snprintf(pid, sizeof(pid), "%" PRIu32, user->pid);
+        snprintf(tid, sizeof(tid), "%" PRIu32, user->tid);
+        table_add_row(table, ELEMENTSOF(cells), cells);
+}
+
+static int print_lockers(const struct ctl *ctl, const struct users *users) {
+        static const struct heading columns[] = {
+                { "PID", SCOLS_FL_RIGHT }, { "TID", SCOLS_FL_RIGHT }, { "COMMAND", 0 }, { "LOCK", 0 }, { "STATE", 0 },
+                { "MAPPED", 0 },
+        };
+        struct libscols_table *table = new_table(ctl, ELEMENTSOF(columns), columns);
+
+        for (size_t i = 0; i < users->n_lockers; i++)
+                add_locker(table, &users->lockers[i]);
+        if (users->n_lockers > 0)
+                puts("\nIts lock, by what the holders have written there:");
+        return table_print(table);
+}
+
+static void print_lock_field(const struct users *users) {
+        static const char *const words[] = {
+                [SHMD_LOCK_CONSISTENT] = "in order",
+                [SHMD_LOCK_OWNER_DIED] = "its holder has died, the data may be half written",
+                [SHMD_LOCK_GIVEN_UP] = "given up, as its holder had died and nobody made the data good",
+        };
+
+        if (users->lock_state != SHMD_LOCK_UNUSED && users->lock_state < ELEMENTSOF(words))
+                print_field("lock:", words[users->lock_state]);
+}
+
 static void print_gaps(const struct shmd_stat *stat, const struct users *users) {
         char hidden[TEXT_HIDDEN_MAX];
 
@@ -283,9 +372,12 @@ static int show_text(const struct ctl *ctl, const struct shmd_stat *stat, const 
         int status;
 
         print_fields(stat);
+        print_lock_field(users);
         print_gaps(stat, users);
         status = print_holders(ctl, users);
-        return status == STATUS_DONE ? print_strangers(ctl, users) : status;
+        if (status == STATUS_DONE)
+                status = print_strangers(ctl, users);
+        return status == STATUS_DONE ? print_lockers(ctl, users) : status;
 }
 
 /* --- both --- */

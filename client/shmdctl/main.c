@@ -64,6 +64,11 @@ static const struct command commands[] = {
           "if a signal killed it, 127 if there is no such program, 126 if it can't be run; that of shmdctl if the\n"
           "segment can't be held.\n",
           OPTION_RW, 1, 1, PROGRAM_MUST, cmd_hold, NULL },
+        { "lock", "NAME|ID -- PROGRAM...", "run a program with a segment's lock held",
+          "As flock(1) does for files; libshmd-sync(7) tells of the lock. The program finds what hold gives it, and its\n"
+          "exit status is that of hold. If shmdctl is killed, so is the program. A lock whose holder has died is taken\n"
+          "with a warning. With --timeout 0 it does not wait.\n",
+          OPTION_SHARED | OPTION_CREATE | OPTION_TIMEOUT, 1, 1, PROGRAM_MUST, cmd_lock, NULL },
         { "wait", "NAME", "wait until a name is published",
           "Takes read permission. Prints nothing, or with --json what show would.\n", OPTION_TIMEOUT, 1, 1, PROGRAM_NONE,
           cmd_wait, NULL },

@@ -222,6 +222,8 @@ static const struct option_row rows[] = {
         { "once", 0, NULL, "one picture, not a live one", FLAG(once) },
         { "sort", 0, "COLUMN", "by size, resident, holders, opens, name or id (default: resident)", .set = set_sort },
         { "interval", 0, "SECONDS", "between two pictures (default: 1)", .set = set_interval },
+        { "shared", 0, NULL, "together with others that share it", FLAG(shared) },
+        { "create", 0, NULL, "if there is no such segment, make one, which goes with its last holder", FLAG(create_missing) },
 };
 
 enum { LONG_OPTION = 0x100 };

@@ -76,6 +76,8 @@ struct options {
         bool replace;
         bool snapshot;
         bool purge;
+        bool shared;
+        bool create_missing;
         const char *columns;
         const char *file_path;
         uint64_t offset_bytes;
@@ -153,6 +155,8 @@ enum option_bit {
         OPTION_ONCE = UINT64_C(1) << 35,
         OPTION_SORT = UINT64_C(1) << 36,
         OPTION_INTERVAL = UINT64_C(1) << 37,
+        OPTION_SHARED = UINT64_C(1) << 38,
+        OPTION_CREATE = UINT64_C(1) << 39,
 };
 
 /* Whether a command takes "-- PROGRAM...". */
@@ -404,6 +408,7 @@ int cmd_top(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_reclaim(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_hold(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_stop(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_lock(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_status(struct ctl *ctl, int n_arguments, char **arguments);
 
 /* What create, put and wait say: nothing, or with --json the document of show. */
@@ -413,8 +418,8 @@ int show_quietly(struct ctl *ctl, uint64_t id);
 int create_check_lifetime(const struct ctl *ctl);
 unsigned create_flags(const struct ctl *ctl);
 
-/* Runs a program with the segment, and gives its exit status. */
-int hold_run(char **program, struct shmd_segment *segment);
+/* Runs a program with the segment, and gives its exit status. bound: it is killed if shmdctl dies. */
+int hold_run(char **program, struct shmd_segment *segment, bool bound);
 
 /* For --help. */
 extern const struct column_set list_columns;

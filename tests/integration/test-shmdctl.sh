@@ -24,6 +24,8 @@ test_usage() {
         expect 2 shmdctl rename a
         expect 2 shmdctl list -o nonsense
         expect 2 shmdctl hold a
+        expect 2 shmdctl lock a
+        expect 2 shmdctl lock a --timeout x -- true
         for size in '' 0 0x 1X -1 1.5 K 1KK 99999999999999999999 16E 18446744073709551616; do
                 expect 2 shmdctl create a "$size"
         done
@@ -341,6 +343,61 @@ SCRIPT
         says_nothing
 }
 
+# --- lock ---
+
+# Writes to the first pipe when it has the lock, keeps it until the second one says something.
+lock_in_background() {
+        shmdctl lock "$@" -- sh -c 'echo $$ >entered; read -r answer <leave; exit "$answer"' 2>background.err &
+        background=$!
+        read -r program <entered
+}
+
+leave_lock() {
+        echo "$1" >leave
+        status=0
+        wait "$background" || status=$?
+        [ "$status" -eq "$1" ] || fail "lock: exit status $status instead of $1: $(cat background.err)"
+}
+
+test_lock() {
+        mkfifo entered leave
+        expect 1 shmdctl lock job -- true
+        errs_like '^shmdctl: cannot open "job": '
+        expect 7 shmdctl lock job --create -- sh -c 'test "$SHMD_SIZE" -eq 1 && exit 7'
+        expect 0 shmdctl lock job --create --shared -- true
+        lock_in_background job --create
+        expect 1 shmdctl lock job --timeout 0 -- touch too-early
+        errs 'shmdctl: cannot lock "job": another one has the lock'
+        expect 1 shmdctl lock job --shared --timeout 0.01 -- touch too-early
+        [ ! -e too-early ] || fail 'lock: two at a time'
+        expect 0 shmdctl --json show job
+        json 'j["lock"]["state"] == "consistent" and j["lock"]["waiters"] == []'
+        json '[h["shared"] for h in j["lock"]["holders"]] == [False] and j["lock"]["holders"][0]["confirmed"]'
+        json 'j["lock"]["holders"][0]["pid"] == j["holders"][0]["pid"]'
+        expect 0 shmdctl show job
+        grep -q '^ *[0-9]* *[0-9]* .*shmdctl.*exclusive *holds *yes$' "$out" || fail "show: $(cat "$out")"
+        leave_lock 3
+
+        expect 0 shmdctl create job 1
+        lock_in_background job --shared
+        expect 0 shmdctl lock job --shared --timeout 0 -- true
+        expect 1 shmdctl lock job --timeout 0 -- true
+        leave_lock 0
+
+        # It dies, and the program with it.
+        lock_in_background job
+        expect 0 shmdctl --json show job
+        python3 -c 'import json, os, signal; os.kill(json.load(open("out"))["lock"]["holders"][0]["pid"], signal.SIGKILL)'
+        { wait "$background"; } 2>/dev/null
+        while kill -0 "$program" 2>/dev/null; do :; done
+        expect 0 shmdctl lock job -- true
+        errs 'shmdctl: "job": who had the lock before has died; going on'
+        expect 0 shmdctl lock job -- true
+        says_nothing
+        expect 0 shmdctl rm job
+        rm entered leave
+}
+
 # --- status ---
 
 test_status() {
@@ -405,6 +462,7 @@ test_rename
 test_rm
 test_hold
 test_unlinked_while_held
+test_lock
 test_status
 test_denied
 test_full_disk
