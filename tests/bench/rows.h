@@ -52,5 +52,19 @@ int many_create_run(struct series *series);
 int many_create_own_run(struct series *series);
 void many_teardown(struct series *series);
 
+/* rows_sync.c: locks, rings, snapshots, and what they are compared with */
+int plain_mutex_setup(struct series *series);
+int plain_mutex_run(struct series *series);
+void plain_mutex_teardown(struct series *series);
+int eventfd_setup(struct series *series);
+int eventfd_run(struct series *series);
+void eventfd_teardown(struct series *series);
+int sync_setup(struct series *series);
+int sync_lock_run(struct series *series);
+int sync_share_run(struct series *series);
+int sync_ring_run(struct series *series);
+int sync_read_run(struct series *series);
+void sync_teardown(struct series *series);
+
 /* Shared by all: maps the page of a descriptor, touches it if asked to, and unmaps it. */
 int map_page(int fd, bool touch);
