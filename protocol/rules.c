@@ -54,7 +54,7 @@ bool rules_parse_time(const char *text, uint64_t *ret_usec) {
                 uint64_t seconds;
         } units[] = { { "min", 60 }, { "m", 60 }, { "s", 1 }, { "h", 3600 }, { "d", 86400 } };
         size_t length = strlen(text);
-        uint64_t factor = 1, usec;
+        uint64_t factor = 1, usec = 0;
 
         for (size_t i = 0; i < ELEMENTSOF(units); i++) {
                 size_t unit = strlen(units[i].name);
