@@ -397,7 +397,7 @@ static void await_told(const struct store *store, unsigned when) {
                 (void) nanosleep(&pause, NULL);
 }
 
-/* Nothing more is put in the current one. */
+/* Nothing more is put in the current one, which is dropped if nothing lives in it. */
 static int carrier_rotate(struct store *store) {
         struct carrier *former = store->current;
         int r;
@@ -503,10 +503,12 @@ static bool rebuild_step(struct store *store) {
         if (!carrier)
                 return false;
         if (carrier == store->current) {
+                bool goes = carrier->live == 0;
+
                 r = carrier_rotate(store);
                 if (r < 0)
                         return rebuild_failed(store, r);
-                if (carrier->live == 0) /* and it has gone */
+                if (goes)
                         return carrier_to_rebuild(store) != NULL;
         }
         for (unsigned i = 0; r == 0 && i < MOVES_A_TURN && (segment = TAILQ_FIRST(&carrier->segments)); i++)
@@ -657,8 +659,12 @@ void store_drop(struct store *store, struct segment *segment) {
         struct carrier *carrier = segment->custody.carrier;
 
         segment->kept_times = NULL;
-        if (!store->active || !carrier)
+        if (!carrier)
                 return;
+        if (!store->active) {
+                carrier_leave(segment);
+                return;
+        }
         if (has_room(store))
                 state_append_gone(&file_to_write(store)->log, segment->id);
         carrier->rebuild |= give_back(store, segment) < 0;

@@ -152,6 +152,9 @@ static void launch(struct manager *manager) {
 static void bury(struct manager *manager) {
         if (waitpid(manager->pid, &manager->status, 0) != manager->pid)
                 abort();
+        if (!(WIFEXITED(manager->status) && WEXITSTATUS(manager->status) == 0) &&
+            !(WIFSIGNALED(manager->status) && WTERMSIG(manager->status) == SIGKILL) && manager->failure == 0)
+                manager->failure = manager->status;
         close(manager->pidfd);
         manager->pid = 0;
         manager->pidfd = -EBADF;
@@ -300,6 +303,7 @@ void manager_stop(struct manager *manager) {
         close(manager->wake_fd);
         pthread_mutex_destroy(&manager->lock);
         pthread_cond_destroy(&manager->changed);
+        ck_assert_msg(manager->failure == 0, "a daemon ended with status %d", manager->failure);
         ck_assert_msg(WIFEXITED(manager->status) && WEXITSTATUS(manager->status) == 0, "the daemon ended with status %d",
                       manager->status);
 }

@@ -37,6 +37,7 @@ struct manager {
         bool refuse;        /* keep nothing */
         bool stop;
         int status;         /* of its last end: waitpid(2) */
+        int failure;        /* of the first end that was neither clean nor SIGKILL: none is expected */
 };
 
 /* Starts it all, and waits until the daemon is ready. */
