@@ -10,6 +10,9 @@
  * The daemon stops reading from a client that does not read its answers. So nothing waits here for room to send without
  * also taking what comes; and who sends while an answer is being handled does not wait at all.
  *
+ * What a daemon that has gone had answered lies in the socket still, and counts: only what had no answer is lost. That is one
+ * request at most that it may have done.
+ *
  * The daemon is not trusted: whatever it sends ends in a checked reply or in -EPROTO.
  */
 #include "internal.h"
@@ -129,14 +132,25 @@ static int send_request(struct shmd *connection, const struct operation *operati
                 loop_set_wants_room(connection, true);
                 return failure_words(&connection->failure, r, "too many requests under way: dispatch first");
         }
-        if (!error_means_lost(r))
-                return r < 0 ? failure_errno(&connection->failure, r) : 0;
-        connection_lose(connection, -ECONNRESET);
-        return -EPIPE;
+        return error_means_lost(r) ? -EPIPE : r < 0 ? failure_errno(&connection->failure, r) : 0;
 }
 
+/* There is no daemon to send to any more. */
+static void take_last_answers(struct shmd *connection) {
+        while (connection_is_ready(connection) && call_receive(connection, MSG_DONTWAIT) == 0)
+                ;
+        if (connection_is_ready(connection))
+                connection_lose(connection, -ECONNRESET);
+}
+
+/* While an answer is being handled, too: the others are left to whoever receives. */
 int call_send(struct shmd *connection, const struct request *request) {
-        return send_request(connection, operation_find(request->operation), next_serial(connection), request, DO_NOT_WAIT);
+        int r;
+
+        r = send_request(connection, operation_find(request->operation), next_serial(connection), request, DO_NOT_WAIT);
+        if (r == -EPIPE && !call_is_pending(connection))
+                connection_lose(connection, -ECONNRESET);
+        return r;
 }
 
 int call_submit(struct shmd *connection, struct call *call, const struct request *request, enum patience patience) {
@@ -151,6 +165,8 @@ int call_submit(struct shmd *connection, struct call *call, const struct request
         r = send_request(connection, call->operation, call->serial, request, patience);
         if (r == 0)
                 call_insert(connection, call);
+        if (r == -EPIPE)
+                take_last_answers(connection);
         return r;
 }
 
@@ -176,6 +192,10 @@ static int receive_message(struct shmd *connection, int flags, struct message *r
         n = wire_receive_lossy(connection->socket_fd, connection->buffer, sizeof(connection->buffer), &connection->fds,
                                flags,
                                &message.fds_lost);
+        /* It had not read all that was sent: that is told once, before what it has sent. */
+        if (n == -ECONNRESET)
+                n = wire_receive_lossy(connection->socket_fd, connection->buffer, sizeof(connection->buffer), &connection->fds,
+                                       flags, &message.fds_lost);
         if (n == -EAGAIN)
                 return -EAGAIN;
         if (n == 0 || error_means_lost(n))
@@ -294,7 +314,7 @@ int call_perform(struct shmd *connection, const struct request *request, uint32_
 
 /*
  * A daemon that can't take one more client says why and goes, without having read what we send: the answer has serial
- * zero then. It lies in the socket even if sending has failed, or the first attempt to receive.
+ * zero then. It lies in the socket even if sending has failed.
  */
 int call_greet(struct shmd *connection, const struct shmd_wire_hello *hello, struct reply *ret_reply) {
         struct call call = { .operation = operation_find(SHMD_OP_HELLO), .serial = next_serial(connection) };
@@ -305,8 +325,6 @@ int call_greet(struct shmd *connection, const struct shmd_wire_hello *hello, str
         if (r < 0 && !error_means_lost(r))
                 return failure_errno(&connection->failure, r);
         r = receive_message(connection, 0, &message);
-        if (r == -ECONNRESET)
-                r = receive_message(connection, 0, &message);
         if (r == -ECONNRESET) {
                 connection_lose(connection, r);
                 return r;
