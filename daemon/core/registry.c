@@ -635,7 +635,9 @@ void hold_commit(struct hold *hold, enum shmd_access access, bool detached, uint
                 hold->attached[access]++;
         }
         segment->handed_out = true;
-        segment->restored = false;
+        /* Another process that has it, its creator's child for one, may come back first, and go again: it is still its creator's. */
+        if (segment->state != WIRE_STATE_UNPUBLISHED || hold->client == segment->creator.client)
+                segment->restored = false;
         segment->opens++;
         segment->idle_usec = 0;
         segment->opened_usec = now_usec;
@@ -885,7 +887,7 @@ static void check_segment(struct segment *segment) {
         require(segment_has_name(segment) || RB_FIND(nameless_tree, &segment->registry->nameless, segment) == segment);
         require(segment->state != WIRE_STATE_UNPUBLISHED || segment->restored ||
                 (segment->creator.client && segment->attached > 0));
-        require(!segment->restored || segment->holders == 0);
+        require(!segment->restored || segment->holders == 0 || segment->state == WIRE_STATE_UNPUBLISHED);
         require(segment->size <= segment->maximum);
         require(segment->bytes.amount == chargeable(segment->maximum) && segment->bytes.account->uid == segment->owner.uid);
         require(segment->count.amount == 1 && segment->count.account->uid == segment->owner.uid);

@@ -116,7 +116,8 @@ struct segment {
         bool truncated; /* a file that was made shorter than the segment */
         bool idle_queued;
         bool handed_out; /* a descriptor has left since the kernel last said that nobody has one */
-        bool restored; /* of an earlier daemon, and attached by nobody since: only the kernel knows who has it */
+        bool restored; /* of an earlier daemon, and attached by nobody since, or unpublished and not by its creator: only the kernel knows
+                          who has it */
 };
 
 /* One client's opens of one segment. */
