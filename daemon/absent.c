@@ -10,10 +10,13 @@
 #include "daemon.h"
 #include "log.h"
 #include "peer.h"
+#include "status.h"
 #include "util.h"
 
 static int compare_tokens(struct absent *a, struct absent *b) {
-        return (a->token > b->token) - (a->token < b->token);
+        uid_t x = a->credentials.uid, y = b->credentials.uid;
+
+        return a->token != b->token ? (a->token > b->token) - (a->token < b->token) : (x > y) - (x < y);
 }
 
 TREE_GENERATE(absent_tree, absent, by_token, compare_tokens)
@@ -22,10 +25,17 @@ void absents_init(struct absents *absents, struct daemon *daemon) {
         *absents = (struct absents) { .daemon = daemon };
         RB_INIT(&absents->tree);
         TAILQ_INIT(&absents->dead);
+        TAILQ_INIT(&absents->unwatched);
 }
 
-struct absent *absent_get(struct absents *absents, uint64_t token) {
-        struct absent *absent = RB_FIND(absent_tree, &absents->tree, &(struct absent) { .token = token });
+static struct absent *find(struct absents *absents, uint64_t token, uid_t uid) {
+        struct absent key = { .token = token, .credentials.uid = uid };
+
+        return RB_FIND(absent_tree, &absents->tree, &key);
+}
+
+struct absent *absent_get(struct absents *absents, uint64_t token, uid_t uid) {
+        struct absent *absent = find(absents, token, uid);
 
         if (absent)
                 return absent;
@@ -34,6 +44,7 @@ struct absent *absent_get(struct absents *absents, uint64_t token) {
                 return NULL;
         absent->daemon = absents->daemon;
         absent->token = token;
+        absent->credentials.uid = uid;
         absent->pidfd = -EBADF;
         client_init(&absent->client, &absents->daemon->registry, &absent->credentials);
         RB_INSERT(absent_tree, &absents->tree, absent);
@@ -57,8 +68,23 @@ static bool needs_watching(const struct absent *absent) {
         return false;
 }
 
-static void declare_dead(struct absents *absents, struct absent *absent) {
+static void set_unwatched(struct absents *absents, struct absent *absent, bool unwatched) {
+        if (absent->unwatched == unwatched)
+                return;
+        absent->unwatched = unwatched;
+        if (unwatched)
+                TAILQ_INSERT_TAIL(&absents->unwatched, absent, entry);
+        else
+                TAILQ_REMOVE(&absents->unwatched, absent, entry);
+}
+
+static void leave(struct absents *absents, struct absent *absent) {
+        set_unwatched(absents, absent, false);
         RB_REMOVE(absent_tree, &absents->tree, absent);
+}
+
+static void declare_dead(struct absents *absents, struct absent *absent) {
+        leave(absents, absent);
         TAILQ_INSERT_TAIL(&absents->dead, absent, entry);
         daemon_settle_later(absents->daemon);
 }
@@ -71,55 +97,88 @@ static void on_end(evutil_socket_t fd, short what, void *userdata) {
         declare_dead(&absent->daemon->absents, absent);
 }
 
-/* 0; -ESRCH: the process has gone; another error: it can't be watched. */
+/* 0; -ESRCH: the process has gone; another error: it can't be watched now. */
 static int watch_process(struct absent *absent) {
+        _cleanup_close_ int pidfd = -EBADF;
         uint64_t started;
 
-        absent->pidfd = (int) syscall(SYS_pidfd_open, absent->credentials.pid, 0);
-        if (absent->pidfd < 0)
+        /* Of another namespace of processes: its number is not known here. What is not known to live ends. */
+        if (absent->credentials.pid <= 0)
+                return -ESRCH;
+        pidfd = (int) syscall(SYS_pidfd_open, absent->credentials.pid, 0);
+        if (pidfd < 0)
                 return negative_errno();
         started = peer_start_time(absent->credentials.pid);
         /* Its number is another process's by now. */
-        if (started == 0 || (absent->started != 0 && started != absent->started))
+        if (absent->started != 0 && started != 0 && started != absent->started)
                 return -ESRCH;
-        absent->event = event_new(absent->daemon->base, absent->pidfd, EV_READ, on_end, absent);
-        return absent->event && event_add(absent->event, NULL) == 0 ? 0 : -ENOMEM;
+        absent->event = event_new(absent->daemon->base, pidfd, EV_READ, on_end, absent);
+        if (!absent->event || event_add(absent->event, NULL) < 0) {
+                if (absent->event)
+                        event_free(TAKE_PTR(absent->event));
+                return -ENOMEM;
+        }
+        absent->pidfd = TAKE_FD(pidfd);
+        return 0;
+}
+
+/* 0, -ESRCH: it has ended; or -errno. */
+static int watch_or_bury(struct absents *absents, struct absent *absent) {
+        int r = watch_process(absent);
+
+        if (r == -ESRCH)
+                declare_dead(absents, absent);
+        else
+                set_unwatched(absents, absent, r < 0);
+        return r;
+}
+
+struct absent *absent_next(struct absents *absents, struct absent *after) {
+        return after ? RB_NEXT(absent_tree, &absents->tree, after) : RB_MIN(absent_tree, &absents->tree);
 }
 
 void absents_watch(struct absents *absents) {
         struct absent *absent, *next;
 
-        for (absent = RB_MIN(absent_tree, &absents->tree); absent; absent = next) {
-                int r;
+        for (absent = absent_next(absents, NULL); absent; absent = next) {
+                int r = 0;
 
-                next = RB_NEXT(absent_tree, &absents->tree, absent);
-                if (!needs_watching(absent))
-                        continue;
-                /* Of another namespace of processes: its number is not known here. What is not known to live ends. */
-                r = absent->credentials.pid > 0 ? watch_process(absent) : -ESRCH;
+                next = absent_next(absents, absent);
+                if (needs_watching(absent))
+                        r = watch_or_bury(absents, absent);
                 if (r < 0 && r != -ESRCH)
-                        log_warning("cannot watch process %d: %s; its segments end now", (int) absent->credentials.pid, strerror(-r));
-                if (r < 0)
-                        declare_dead(absents, absent);
+                        log_warning("cannot watch process %d, trying again: %s", (int) absent->credentials.pid, strerror(-r));
         }
 }
 
+int absents_expect(struct absents *absents, const struct segment *segment) {
+        struct absent *absent = find(absents, segment->creator.token, segment->creator.uid);
+        int r;
+
+        if (!absent || segment->creator.client != &absent->client || absent->pidfd >= 0)
+                return 0;
+        r = watch_or_bury(absents, absent);
+        return r == -ESRCH ? SHMD_CREATOR_GONE : r;
+}
+
 uint32_t absent_return(struct absents *absents, uint64_t token, struct client *client) {
-        struct absent *absent = RB_FIND(absent_tree, &absents->tree, &(struct absent) { .token = token });
+        struct absent *absent = token ? find(absents, token, client->credentials->uid) : NULL;
         uint32_t serial;
 
-        if (token == 0 || !absent || absent->credentials.uid != client->credentials->uid)
+        if (!absent)
                 return 0;
         serial = absent->serial;
         client_inherit(client, &absent->client);
-        RB_REMOVE(absent_tree, &absents->tree, absent);
+        leave(absents, absent);
         absent_free(absent);
         return serial;
 }
 
 bool absents_reap(struct absents *absents, unsigned budget) {
-        struct absent *absent = TAILQ_FIRST(&absents->dead);
+        struct absent *absent = TAILQ_FIRST(&absents->dead), *unwatched = TAILQ_FIRST(&absents->unwatched);
 
+        if (unwatched)
+                (void) watch_or_bury(absents, unwatched);
         if (absent && client_reap(&absent->client, budget, now_realtime_usec())) {
                 TAILQ_REMOVE(&absents->dead, absent, entry);
                 absent_free(absent);
@@ -133,14 +192,14 @@ bool absents_are_quiet(struct absents *absents) {
         RB_FOREACH(absent, absent_tree, &absents->tree)
                 if (absent->pidfd >= 0)
                         return false;
-        return TAILQ_EMPTY(&absents->dead);
+        return TAILQ_EMPTY(&absents->dead) && TAILQ_EMPTY(&absents->unwatched);
 }
 
 void absents_done(struct absents *absents) {
         struct absent *absent;
 
         while (absents->daemon && (absent = RB_MIN(absent_tree, &absents->tree))) {
-                RB_REMOVE(absent_tree, &absents->tree, absent);
+                leave(absents, absent);
                 TAILQ_INSERT_TAIL(&absents->dead, absent, entry);
         }
         while (absents->daemon && !TAILQ_EMPTY(&absents->dead))

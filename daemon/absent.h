@@ -19,15 +19,17 @@ struct daemon;
 
 struct absent {
         RB_ENTRY(absent) by_token;
-        TAILQ_ENTRY(absent) entry; /* of the dead, while they are reaped */
+        TAILQ_ENTRY(absent) entry; /* of the dead, while they are reaped; or of the unwatched */
         struct daemon *daemon;
         struct client client;
         struct credentials credentials;
         uint64_t token;
         uint64_t started; /* of its process: clock ticks since boot */
         uint32_t serial;  /* of the last request of which something was recorded */
+        uint64_t age;     /* how many daemons ago that was */
         int pidfd;
         struct event *event;
+        bool unwatched; /* its end matters, but there was no descriptor or memory to wait for it */
 };
 
 RB_HEAD(absent_tree, absent);
@@ -37,16 +39,32 @@ struct absents {
         struct daemon *daemon;
         struct absent_tree tree;
         struct absent_list dead;
+        struct absent_list unwatched; /* tried again by and by */
 };
 
 void absents_init(struct absents *absents, struct daemon *daemon);
 void absents_done(struct absents *absents);
 
-/* The one with that token, made if need be; NULL for lack of memory. */
-struct absent *absent_get(struct absents *absents, uint64_t token);
+/* The one of that user with that token, made if need be; NULL for lack of memory. */
+struct absent *absent_get(struct absents *absents, uint64_t token, uid_t uid);
+
+/*
+ * What was done last for somebody is known for so many daemons more: the library does not repeat a request as often, and
+ * nobody knows of those who never come back.
+ */
+#define ABSENT_AGE_MAX 16u
 
 /* All have been found: looks after the processes of those whose end matters. */
 void absents_watch(struct absents *absents);
+
+/* The one after another, or the first after NULL. */
+struct absent *absent_next(struct absents *absents, struct absent *after);
+
+/*
+ * Something is to end with its creator: if that is absent, its process is looked after from now on. 0; SHMD_CREATOR_GONE; -errno if
+ * it can't be.
+ */
+int absents_expect(struct absents *absents, const struct segment *segment);
 
 /* A client has come back: what it made is its own again. Gives the serial of what was done last for it, or zero. */
 uint32_t absent_return(struct absents *absents, uint64_t token, struct client *client);

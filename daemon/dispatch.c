@@ -179,9 +179,10 @@ int dispatch(struct session *session, const void *message, size_t size, struct w
         if (!context.operation || (context.operation->flags & OPERATION_EVENT))
                 return answer_refusal(&context, header->operation, SHMD_UNSUPPORTED);
 
-        store_set_cause(&session->daemon->store, session->client.token, header->serial);
+        store_set_cause(&session->daemon->store, &(struct state_cause) { session->client.token, session->credentials.uid, header->serial });
         r = handle(&context, header + 1, size - sizeof(*header));
-        store_set_cause(&session->daemon->store, 0, 0);
+        if (store_clear_cause(&session->daemon->store))
+                session->recorded_serial = header->serial;
         if (context.operation->flags & OPERATION_ONEWAY) {
                 /* Nobody would hear an answer; what is not held needs no release. */
                 if (r != SHMD_MALFORMED)

@@ -3,10 +3,12 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "absent.h"
 #include "control.h"
@@ -55,8 +57,9 @@ static int map_log(const struct kept_fd *kept, struct mapped_log *ret_log) {
         return 0;
 }
 
+/* By their names: nothing damages those. */
 static int by_epoch(const void *a, const void *b) {
-        uint64_t x = log_header(a)->epoch, y = log_header(b)->epoch;
+        uint64_t x = ((const struct mapped_log *) a)->number, y = ((const struct mapped_log *) b)->number;
 
         return (x > y) - (x < y);
 }
@@ -85,21 +88,28 @@ static void remove_segment(struct segment *segment) {
         segment_free(segment);
 }
 
-static void note_cause(struct restoring *restoring, const struct state_cause *cause) {
-        struct absent *absent = cause->token ? absent_get(&restoring->daemon->absents, cause->token) : NULL;
+static void on_done(uint64_t age, const struct state_cause *cause, void *userdata) {
+        struct restoring *restoring = userdata;
+        struct absent *absent = cause->token ? absent_get(&restoring->daemon->absents, cause->token, cause->uid) : NULL;
 
-        if (absent)
-                absent->serial = cause->serial;
+        if (!absent)
+                return;
+        absent->serial = cause->serial;
+        absent->age = age;
+}
+
+static void note_cause(struct restoring *restoring, const struct state_cause *cause) {
+        on_done(0, cause, restoring);
 }
 
 static struct client *find_creator(struct restoring *restoring, const struct state_segment *state) {
-        struct absent *absent = state->creator.token ? absent_get(&restoring->daemon->absents, state->creator.token) : NULL;
+        struct absents *absents = &restoring->daemon->absents;
+        struct absent *absent = state->creator.token ? absent_get(absents, state->creator.token, state->creator.uid) : NULL;
 
         if (!absent)
                 return NULL;
         absent->started = state->creator.started;
         absent->credentials.pid = state->creator.pid;
-        absent->credentials.uid = state->creator.uid;
         return &absent->client;
 }
 
@@ -145,10 +155,14 @@ static void on_damaged(size_t offset, size_t size, void *userdata) {
                   size, offset);
 }
 
+/* More were never used: what says so is damaged. The records tell of most, and the clock: server_first_id(). */
+#define ID_PLAUSIBLE (UINT64_C(1) << 53)
+
 static void read_log(struct restoring *restoring, const struct mapped_log *log) {
         const struct state_reader reader = {
                 .segment = on_segment,
                 .gone = on_gone,
+                .done = on_done,
                 .damaged = on_damaged,
                 .userdata = restoring,
         };
@@ -156,7 +170,8 @@ static void read_log(struct restoring *restoring, const struct mapped_log *log) 
         const struct state_header *header = log_header(log);
 
         state_read(log->base, log->size, &reader);
-        restoring->daemon->registry.next_id = MAX(restoring->daemon->registry.next_id, header->next_id);
+        if (header->next_id <= ID_PLAUSIBLE)
+                restoring->daemon->registry.next_id = MAX(restoring->daemon->registry.next_id, header->next_id);
         restored->restarts = MAX(restored->restarts, header->restarts + 1);
         if (header->header_size >= sizeof(*header) && header->started_usec != 0)
                 restored->started_usec = header->started_usec;
@@ -174,11 +189,9 @@ static int read_logs(struct restoring *restoring, const struct handover *handove
                 ;
         for (int i = MAX(first, 0); i < count; i++)
                 read_log(restoring, &logs[i]);
-        for (int i = 0; i < count; i++) {
-                restoring->restored->epoch = MAX(restoring->restored->epoch, log_header(&logs[i])->epoch);
+        for (int i = 0; i < count; i++)
                 (void) munmap(logs[i].base, logs[i].size);
-        }
-        /* The names count as well: what could not be read is not to be taken for the new one. */
+        /* What could not be read is not to be taken for the new one, either. */
         for (unsigned i = 0; i < handover->states.count; i++)
                 restoring->restored->epoch = MAX(restoring->restored->epoch, handover->states.item[i].number);
         return restoring->no_memory ? -ENOMEM : 0;
@@ -213,7 +226,8 @@ static ssize_t peek(int fd, struct carried *ret_carried, struct wire_fds *fds) {
                 fds->count = (unsigned) ((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
                 memcpy(fds->fd, CMSG_DATA(header), fds->count * sizeof(int));
         }
-        return n;
+        /* There was room for them: so this process may have no more of them. */
+        return (message.msg_flags & MSG_CTRUNC) && fds->count < CARRIED_MAX ? -EMFILE : n;
 }
 
 static unsigned own_fds(const struct segment *segment) {
@@ -257,6 +271,22 @@ static bool fits(const struct segment *segment, const struct carried *carried, c
                fds->count == own_fds(segment) + (unsigned) __builtin_popcountll(carried->control);
 }
 
+/* Huge pages are reserved without being counted; a file is its owner's to keep. */
+static bool has_memory(int fd) {
+        struct statfs fs;
+        struct stat st;
+
+        return fstat(fd, &st) < 0 || st.st_blocks > 0 || (fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC);
+}
+
+/* What was freed shortly before the earlier daemon's end may not have been emptied. */
+static bool pins_memory(const struct wire_fds *fds) {
+        for (unsigned i = 0; i < fds->count; i++)
+                if (has_memory(fds->fd[i]))
+                        return true;
+        return false;
+}
+
 static int read_carrier(struct daemon *daemon, const struct kept_fd *kept) {
         struct carrier *carrier = store_add_carrier(&daemon->store, kept->number);
         struct carried carried;
@@ -272,12 +302,16 @@ static int read_carrier(struct daemon *daemon, const struct kept_fd *kept) {
                 struct segment *segment;
 
                 n = peek(kept->fd, &carried, &fds);
-                if (n <= 0)
+                if (n <= 0) {
+                        wire_fds_done(&fds);
                         return n == 0 || n == -EAGAIN ? 0 : (int) n;
+                }
                 carrier->entries++;
                 segment = n == sizeof(carried) ? registry_find_id(&daemon->registry, carried.id) : NULL;
                 if (fits(segment, &carried, &fds))
                         r = adopt(segment, carrier, &carried, &fds);
+                else if (!segment)
+                        carrier->rebuild |= pins_memory(&fds);
                 wire_fds_done(&fds);
                 if (r < 0)
                         return r;
@@ -286,8 +320,11 @@ static int read_carrier(struct daemon *daemon, const struct kept_fd *kept) {
 
 static int read_carriers(struct daemon *daemon, const struct handover *handover) {
         for (unsigned i = 0; i < handover->carriers.count; i++) {
-                int r = read_carrier(daemon, &handover->carriers.item[i]);
+                struct kept_fd *kept = &handover->carriers.item[i];
+                int r = read_carrier(daemon, kept);
 
+                /* Its entries take many: whoever keeps the carrier has one of his own. */
+                kept->fd = close_fd(kept->fd);
                 if (r == -ENOMEM || r == -EMFILE || r == -ENFILE)
                         return r;
                 if (r < 0)
@@ -320,7 +357,8 @@ int restore(struct daemon *daemon, const struct handover *handover, struct resto
         int r;
 
         *ret_restored = (struct restored) { 0 };
-        if (handover->states.count == 0)
+        /* Carriers without a log are of a daemon that died as it began: nothing lives in them, but their numbers are used. */
+        if (handover->states.count == 0 && handover->carriers.count == 0)
                 return 0;
         r = read_logs(&restoring, handover);
         if (r == 0)
@@ -332,6 +370,7 @@ int restore(struct daemon *daemon, const struct handover *handover, struct resto
         }
         check_all(daemon, ret_restored);
         absents_watch(&daemon->absents);
-        report_restored(daemon, ret_restored->segments, daemon->registry.bytes, ret_restored->lost);
+        if (handover->states.count > 0)
+                report_restored(daemon, ret_restored->segments, daemon->registry.bytes, ret_restored->lost);
         return 0;
 }

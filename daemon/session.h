@@ -69,6 +69,7 @@ struct session {
         uint64_t events_from;   /* the first notice that it is told of: what was lost, and all before that, it looks up */
         bool described;         /* command and unit are known */
         uint32_t done_serial;   /* of its former connection: the last request of which something was recorded */
+        uint32_t recorded_serial; /* of this one; zero: none yet */
         uint64_t started;       /* of the process: clock ticks since boot */
         char command[16];
         char unit[64];

@@ -49,6 +49,8 @@ struct manager_job {
         int result;
 };
 
+static void compaction_confirmed(struct store *store, int result);
+
 static void manager_run(struct job *job) {
         struct manager_job *manager = (struct manager_job *) job;
 
@@ -70,10 +72,8 @@ static void manager_done(struct job *job) {
 
         if (manager->result < 0)
                 log_error("the service manager does not take %s: %s", manager->name, strerror(-manager->result));
-        else if (manager->confirm && store->next.fd >= 0) {
-                store->next_kept = true;
-                daemon_settle_later(store->daemon);
-        }
+        if (manager->confirm && store->next.fd >= 0)
+                compaction_confirmed(store, manager->result);
         free(manager);
 }
 
@@ -131,16 +131,26 @@ static int file_map(int fd, size_t size, struct state_file *ret_file) {
         return 0;
 }
 
-/* Pages that are not there when they are written to would be a SIGBUS, so they are there before. */
+/* Pages that are not there when they are written to would be a SIGBUS, so they are there before. A signal ends it early: fallocate(2). */
+static int allocate(int fd, size_t size) {
+        int r;
+
+        do
+                r = fallocate(fd, 0, 0, (off_t) size) < 0 ? negative_errno() : 0;
+        while (r == -EINTR);
+        return r;
+}
+
 static int file_grow(struct state_file *file, size_t bytes) {
         size_t size = file->log.capacity + MAX(bytes, (size_t) LOG_STEP);
+        int r;
 
         if (size > file->mapped)
                 return -ENOSPC;
-        if (fallocate(file->fd, 0, 0, (off_t) size) < 0)
-                return negative_errno();
-        file->log.capacity = size;
-        return 0;
+        r = allocate(file->fd, size);
+        if (r == 0)
+                file->log.capacity = size;
+        return r;
 }
 
 static int file_new(uint64_t epoch, size_t bytes, struct state_file *ret_file) {
@@ -148,8 +158,11 @@ static int file_new(uint64_t epoch, size_t bytes, struct state_file *ret_file) {
         size_t size = MAX(bytes, (size_t) LOG_STEP);
         int r;
 
-        if (fd < 0 || fchmod(fd, 0600) < 0 || fallocate(fd, 0, 0, (off_t) size) < 0)
+        if (fd < 0 || fchmod(fd, 0600) < 0)
                 return negative_errno();
+        r = allocate(fd, size);
+        if (r < 0)
+                return r;
         r = file_map(fd, size, ret_file);
         if (r < 0)
                 return r;
@@ -189,13 +202,14 @@ static bool has_room(struct store *store) {
         return r == 0;
 }
 
-void store_set_cause(struct store *store, uint64_t token, uint32_t serial) {
-        struct state_log *logs[] = { &store->file.log, &store->next.log };
+void store_set_cause(struct store *store, const struct state_cause *cause) {
+        store->file.log.cause = store->next.log.cause = *cause;
+        store->cause_position = file_to_write(store)->log.position;
+}
 
-        for (size_t i = 0; i < ELEMENTSOF(logs); i++) {
-                logs[i]->token = token;
-                logs[i]->serial = serial;
-        }
+bool store_clear_cause(struct store *store) {
+        store->file.log.cause = store->next.log.cause = (struct state_cause) { 0 };
+        return file_to_write(store)->log.position != store->cause_position;
 }
 
 void store_commit(struct store *store) {
@@ -204,6 +218,29 @@ void store_commit(struct store *store) {
         state_commit(&store->file.log);
         if (store->next.fd >= 0)
                 state_commit(&store->next.log);
+}
+
+static void copy_done_of(struct state_file *file, const struct state_cause *cause, uint64_t age) {
+        if (cause->token == 0 || cause->serial == 0 || age >= ABSENT_AGE_MAX)
+                return;
+        /* Without room a request that is repeated may be refused then, where it was done. */
+        if (state_room(&file->log) >= state_record_max() || file_grow(file, state_record_max()) == 0)
+                state_append_done(&file->log, cause, age);
+}
+
+/* What was done last for whom: the records of that are in a log that goes. daemons: how many more have been since. */
+static void copy_done(struct store *store, struct state_file *file, uint64_t daemons) {
+        struct daemon *daemon = store->daemon;
+        const struct session *session;
+        struct absent *absent;
+
+        TAILQ_FOREACH(session, &daemon->server.sessions, entry) {
+                uint32_t serial = session->recorded_serial ?: session->done_serial;
+
+                copy_done_of(file, &(struct state_cause) { session->client.token, session->credentials.uid, serial }, 0);
+        }
+        for (absent = absent_next(&daemon->absents, NULL); absent; absent = absent_next(&daemon->absents, absent))
+                copy_done_of(file, &(struct state_cause) { absent->token, absent->credentials.uid, absent->serial }, absent->age + daemons);
 }
 
 /* --- compaction --- */
@@ -238,9 +275,22 @@ static int compaction_start(struct store *store) {
         return 0;
 }
 
+/* The manager has the next log; or has not, and then it is tried again when the present one has become longer by as much. */
+static void compaction_confirmed(struct store *store, int result) {
+        if (result == 0) {
+                store->next_kept = true;
+                daemon_settle_later(store->daemon);
+                return;
+        }
+        tell_to_drop(store, "state", header_of(&store->next)->epoch);
+        file_done(&store->next);
+        store->compacted_size = store->file.log.position;
+}
+
 static void compaction_finish(struct store *store) {
         uint64_t epoch = header_of(&store->file)->epoch;
 
+        copy_done(store, &store->next, 0);
         store_commit(store);
         header_of(&store->next)->complete = 1;
         tell_to_drop(store, "state", epoch);
@@ -329,12 +379,19 @@ static int carrier_new(struct store *store, struct carrier **ret_carrier, int *r
         }
         /* Where the system allows less, a carrier has fewer entries. */
         (void) setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-        *carrier = (struct carrier) { .number = ++store->carrier_number, .fd = pair[0] };
+        *carrier = (struct carrier) { .store = store, .number = ++store->carrier_number, .fd = pair[0] };
         TAILQ_INIT(&carrier->segments);
         TAILQ_INSERT_TAIL(&store->carriers, carrier, entry);
         *ret_carrier = carrier;
         *ret_fd = pair[1];
         return 0;
+}
+
+/* Nothing more is put in it. */
+static void carrier_close(struct carrier *carrier) {
+        if (carrier->event)
+                event_free(TAKE_PTR(carrier->event));
+        carrier->fd = close_fd(carrier->fd);
 }
 
 static void carrier_free(struct store *store, struct carrier *carrier) {
@@ -345,8 +402,46 @@ static void carrier_free(struct store *store, struct carrier *carrier) {
                 segment->custody.carrier = NULL;
         }
         TAILQ_REMOVE(&store->carriers, carrier, entry);
-        close_fd(carrier->fd);
+        carrier_close(carrier);
         free(carrier);
+}
+
+/*
+ * The manager did not take it, or has let go of it: what is in it is lost with this daemon. So it is put in another, and
+ * again, if that is lost as well.
+ */
+static void carrier_lose(struct carrier *carrier) {
+        static const struct timeval patience = { .tv_sec = 1 };
+        struct store *store = carrier->store;
+
+        tell_failing(store, "have descriptors kept by the service manager", -EPIPE);
+        carrier_close(carrier);
+        if (carrier == store->spare)
+                carrier_free(store, TAKE_PTR(store->spare));
+        else {
+                carrier->rebuild = true;
+                (void) evtimer_add(store->rebuild_event, &patience);
+        }
+}
+
+static void on_carrier_lost(evutil_socket_t fd, short what, void *userdata) {
+        (void) fd;
+        (void) what;
+        carrier_lose(userdata);
+}
+
+/* Nobody writes to this end: it is readable when the other one has gone. Without memory for that it is found out when it is used. */
+static void carrier_watch(struct carrier *carrier) {
+        carrier->event = event_new(carrier->store->daemon->base, carrier->fd, EV_READ, on_carrier_lost, carrier);
+        if (carrier->event)
+                (void) event_add(carrier->event, NULL);
+}
+
+static void carriers_free(struct store *store) {
+        struct carrier *carrier;
+
+        while ((carrier = TAILQ_FIRST(&store->carriers)))
+                carrier_free(store, carrier);
 }
 
 static int carrier_new_kept(struct store *store, struct carrier **ret_carrier) {
@@ -362,6 +457,7 @@ static int carrier_new_kept(struct store *store, struct carrier **ret_carrier) {
                 return r;
         }
         carrier->told_when = store->to_tell;
+        carrier_watch(carrier);
         *ret_carrier = carrier;
         return 0;
 }
@@ -410,7 +506,7 @@ static int carrier_rotate(struct store *store) {
         await_told(store, store->spare->told_when);
         store->current = TAKE_PTR(store->spare);
         if (former) {
-                former->fd = close_fd(former->fd);
+                carrier_close(former);
                 consider_rebuilding(store, former);
         }
         return 0;
@@ -431,11 +527,15 @@ static void carrier_enter(struct carrier *carrier, struct segment *segment) {
 }
 
 struct carrier *store_add_carrier(struct store *store, uint64_t number) {
-        struct carrier *carrier = calloc(1, sizeof(*carrier));
+        struct carrier *carrier;
 
+        TAILQ_FOREACH(carrier, &store->carriers, entry)
+                if (carrier->number == number)
+                        return carrier; /* the manager would drop both */
+        carrier = calloc(1, sizeof(*carrier));
         if (!carrier)
                 return NULL;
-        *carrier = (struct carrier) { .number = number, .fd = -EBADF };
+        *carrier = (struct carrier) { .store = store, .number = number, .fd = -EBADF };
         TAILQ_INIT(&carrier->segments);
         TAILQ_INSERT_TAIL(&store->carriers, carrier, entry);
         store->carrier_number = MAX(store->carrier_number, number);
@@ -448,12 +548,21 @@ void store_adopt(struct carrier *carrier, struct segment *segment) {
         carrier_enter(carrier, segment);
 }
 
+/* Of the current one. */
+static bool is_lost(const struct carrier *carrier) {
+        return carrier->fd < 0;
+}
+
 static int send_to_current(struct store *store, struct segment *segment) {
         int r;
 
-        if (store->current->entries >= CARRIER_MAX)
+        if (is_lost(store->current) || store->current->entries >= CARRIER_MAX)
                 return -EAGAIN;
         r = carrier_send(store->current, segment);
+        if (r == -EPIPE || r == -ECONNRESET) {
+                carrier_lose(store->current);
+                return -EAGAIN;
+        }
         if (r == 0)
                 store->current->entries++;
         return r;
@@ -464,11 +573,14 @@ static int carry(struct store *store, struct segment *segment) {
         int r;
 
         r = send_to_current(store, segment);
-        if (r == -EAGAIN) {
+        if (r == -EAGAIN && !is_lost(store->current)) {
                 r = carrier_rotate(store);
                 if (r == 0)
                         r = send_to_current(store, segment);
         }
+        /* Which is told. It waits there for the manager to take another, which is not tried for each segment. */
+        if (r == -EAGAIN && is_lost(store->current))
+                r = 0;
         if (r < 0)
                 return r == -ETOOMANYREFS ? -EMFILE : r;
         if (segment->custody.carrier)
@@ -621,7 +733,7 @@ static int empty_elsewhere(struct store *store, const struct segment *segment) {
         if (!empty)
                 return -ENOMEM;
         *empty = (struct empty_job) {
-                .job = { .run = empty_run, .done = empty_done },
+                .job = { .run = empty_run, .done = empty_done, .uid = segment->owner.uid },
                 .store = store,
                 .carrier = segment->custody.carrier->number,
                 .size = segment->maximum,
@@ -659,14 +771,12 @@ void store_drop(struct store *store, struct segment *segment) {
         struct carrier *carrier = segment->custody.carrier;
 
         segment->kept_times = NULL;
-        if (!carrier)
+        if (!store->active || !carrier)
                 return;
-        if (!store->active) {
-                carrier_leave(segment);
-                return;
-        }
         if (has_room(store))
                 state_append_gone(&file_to_write(store)->log, segment->id);
+        /* Its record may not be found with its contents gone. */
+        store_commit(store);
         carrier->rebuild |= give_back(store, segment) < 0;
         carrier->rebuild |= give_back_control(segment) < 0;
         carrier_leave(segment);
@@ -691,7 +801,8 @@ static bool manager_keeps(const struct carrier *carrier) {
         return poll(&poll_fd, 1, 0) == 0;
 }
 
-static int find_manager(struct store *store) {
+/* kept: it has what an earlier daemon left; without it that would come back, but not what is done from now on. */
+static int find_manager(struct store *store, bool kept) {
         char name[32];
         int fd, r;
 
@@ -707,11 +818,14 @@ static int find_manager(struct store *store) {
                 r = handover_wait(MANAGER_TIMEOUT_USEC);
         if (r < 0)
                 log_warning("the service manager does not answer: %s", strerror(-r));
+        if (r < 0 && kept)
+                return r;
         store->active = r == 0 && manager_keeps(store->current);
         if (!store->active) {
                 carrier_free(store, TAKE_PTR(store->current));
                 log_info("the service manager keeps no descriptors: segments end with the daemon");
-        }
+        } else
+                carrier_watch(store->current);
         return 0;
 }
 
@@ -747,6 +861,7 @@ static int begin_log(struct store *store, const struct restored *restored) {
         r = write_all(store);
         if (r < 0)
                 return r;
+        copy_done(store, &store->file, 1);
         state_commit(&store->file.log);
         header_of(&store->file)->complete = 1;
         store->compacted_size = store->file.log.position;
@@ -769,6 +884,22 @@ static int hand_log_over(struct store *store, const struct handover *handover) {
         return r < 0 ? r : handover_wait(MANAGER_TIMEOUT_USEC);
 }
 
+/* Each daemon begins a carrier. If its successors find many with little in them, they are put together. */
+#define SMALL_CARRIER (CARRIER_MAX / 4)
+#define SMALL_CARRIERS_MAX 8u
+
+static void merge_small_carriers(struct store *store) {
+        struct carrier *carrier;
+        unsigned count = 0;
+
+        TAILQ_FOREACH(carrier, &store->carriers, entry)
+                count += carrier->live <= SMALL_CARRIER;
+        if (count <= SMALL_CARRIERS_MAX)
+                return;
+        TAILQ_FOREACH(carrier, &store->carriers, entry)
+                carrier->rebuild |= carrier != store->current && carrier->live <= SMALL_CARRIER;
+}
+
 static void drop_empty_carriers(struct store *store) {
         struct carrier *carrier, *next;
 
@@ -785,9 +916,11 @@ int store_start(struct store *store, struct handover *handover) {
         r = restore(store->daemon, handover, &restored);
         if (r < 0)
                 return r;
-        r = find_manager(store);
+        r = find_manager(store, handover->states.count > 0 && !store->daemon->options->replace);
         if (r < 0)
                 log_error("cannot keep segments over the daemon's end: %s", strerror(-r));
+        if (r == 0 && !store->active)
+                carriers_free(store); /* of a daemon that was replaced */
         if (r < 0 || !store->active)
                 return r;
         r = begin_log(store, &restored);
@@ -797,6 +930,7 @@ int store_start(struct store *store, struct handover *handover) {
                 log_error("cannot hand the state log over to the service manager: %s", strerror(-r));
                 return r;
         }
+        merge_small_carriers(store);
         drop_empty_carriers(store);
         return 0;
 }
@@ -859,6 +993,7 @@ int store_export(struct store *store, int *fds, struct kept_name *names, unsigne
                 (void) state_append(&store->file.log, segment);
                 id = segment->id;
         }
+        copy_done(store, &store->file, 1);
         state_commit(&store->file.log);
         header_of(&store->file)->complete = 1;
         fds[0] = fcntl(store->file.fd, F_DUPFD_CLOEXEC, 3);
@@ -868,10 +1003,7 @@ int store_export(struct store *store, int *fds, struct kept_name *names, unsigne
 }
 
 void store_export_abort(struct store *store) {
-        struct carrier *carrier;
-
-        while ((carrier = TAILQ_FIRST(&store->carriers)))
-                carrier_free(store, carrier);
+        carriers_free(store);
         file_done(&store->file);
 }
 
@@ -903,15 +1035,12 @@ bool store_is_quiet(struct store *store) {
 }
 
 void store_done(struct store *store) {
-        struct carrier *carrier;
-
         if (!store->daemon)
                 return;
         if (!store->purged)
                 worker_abandon(&store->notifier);
         let_go_of_times(&store->daemon->registry);
-        while ((carrier = TAILQ_FIRST(&store->carriers)))
-                carrier_free(store, carrier);
+        carriers_free(store);
         file_done(&store->file);
         file_done(&store->next);
         if (store->rebuild_event)

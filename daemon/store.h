@@ -36,6 +36,8 @@ struct carrier {
         unsigned entries; /* living or dead */
         unsigned live;
         unsigned told_when; /* the manager knows of it once store.told is that */
+        struct store *store;
+        struct event *event; /* the manager has let go of the receiving end; while there is a sending one */
         int fd;       /* the sending end, or -EBADF */
         bool rebuild; /* what lives in it is to move */
 };
@@ -58,6 +60,7 @@ struct store {
         uint64_t copied_id;      /* of the compaction: segments up to this id are in it */
         size_t compacted_size;   /* bytes of the log when it was last compacted */
         uint64_t carrier_number; /* of the last one */
+        size_t cause_position;   /* of the log, when the cause was set */
         struct worker notifier;
         unsigned to_tell;     /* how many messages there have been for the manager */
         _Atomic unsigned told; /* and how many of them were sent */
@@ -81,8 +84,10 @@ void store_done(struct store *store);
 #define STORE_ROOM (256u << 10)
 int store_make_room(struct store *store, size_t bytes);
 
-/* Who asked for what is done from now on; token zero: nobody. */
-void store_set_cause(struct store *store, uint64_t token, uint32_t serial);
+/* Who asked for what is done from now on. */
+void store_set_cause(struct store *store, const struct state_cause *cause);
+/* From now on nobody did. Whether anything was recorded since then. */
+bool store_clear_cause(struct store *store);
 
 /*
  * What a message in a carrier says of its descriptors: the guard's; of a file the other one, too; then those of the parts of the
@@ -94,7 +99,7 @@ struct carried {
 };
 #define CARRIED_MAX 4 /* descriptors in one message; room for more than there are now */
 
-/* A carrier that the manager has, to be filled with what is found in it; NULL for lack of memory. */
+/* The carriers of that number that the manager has, to be filled with what is found in them; NULL for lack of memory. */
 struct carrier *store_add_carrier(struct store *store, uint64_t number);
 void store_adopt(struct carrier *carrier, struct segment *segment);
 

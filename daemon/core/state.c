@@ -15,6 +15,7 @@
 enum record_type {
         RECORD_SEGMENT = 1,
         RECORD_GONE = 2,
+        RECORD_DONE = 3, /* its id is the age */
 };
 
 enum record_flags {
@@ -35,7 +36,7 @@ struct record {
         uint64_t id;
         uint64_t token;
         uint32_t serial;
-        uint32_t padding;
+        uint32_t uid; /* of the token's user */
         /* Not under the checksum: each changes by itself, at any time. */
         struct segment_times times;
 };
@@ -98,8 +99,9 @@ static struct record *record_begin(struct state_log *log, enum record_type type,
                 .magic = RECORD_MAGIC,
                 .type = (uint16_t) type,
                 .id = id,
-                .token = log->token,
-                .serial = log->serial,
+                .token = log->cause.token,
+                .serial = log->cause.serial,
+                .uid = log->cause.uid,
         };
         return record;
 }
@@ -179,6 +181,16 @@ void state_append_gone(struct state_log *log, uint64_t id) {
         record_end(log, record, (unsigned char *) (record + 1));
 }
 
+void state_append_done(struct state_log *log, const struct state_cause *cause, uint64_t age) {
+        struct state_cause before = log->cause;
+        struct record *record;
+
+        log->cause = *cause;
+        record = record_begin(log, RECORD_DONE, age);
+        log->cause = before;
+        record_end(log, record, (unsigned char *) (record + 1));
+}
+
 void state_commit(struct state_log *log) {
         struct state_header *header = state_header(log);
 
@@ -199,7 +211,7 @@ int state_check(const void *base, size_t size) {
         if (header->version != STATE_VERSION)
                 return -EPROTONOSUPPORT;
         if (header->header_size < offsetof(struct state_header, started_usec) || header->header_size % ALIGNMENT != 0 ||
-            header->end < header->header_size || header->end > size)
+            header->header_size > size)
                 return -EBADMSG;
         return 0;
 }
@@ -214,8 +226,8 @@ static bool record_is_sound(const struct record *record, size_t left) {
 static bool fixed_is_valid(const struct fixed *fixed, size_t strings_size) {
         return (size_t) fixed->name_size + fixed->labels_size + fixed->unit_size + fixed->executable_size <= strings_size &&
                fixed->name_size > 0 && fixed->name_size <= SHMD_NAME_MAX && fixed->labels_size <= SHMD_LABELS_MAX &&
-               fixed->unit_size <= sizeof(((struct creator *) 0)->unit) &&
-               fixed->executable_size <= sizeof(((struct creator *) 0)->executable) && fixed->size <= fixed->maximum &&
+               fixed->unit_size < sizeof(((struct creator *) 0)->unit) &&
+               fixed->executable_size < sizeof(((struct creator *) 0)->executable) && fixed->size <= fixed->maximum &&
                fixed->lifetime <= WIRE_LIFETIME_CREATOR && fixed->state <= WIRE_STATE_UNLINKED && fixed->backing <= WIRE_BACKING_FILE;
 }
 
@@ -257,7 +269,7 @@ static struct state_segment segment_from(struct record *record, const struct fix
                 },
         };
 
-        memcpy(segment.creator.command, fixed->command, sizeof(segment.creator.command));
+        memcpy(segment.creator.command, fixed->command, sizeof(segment.creator.command) - 1);
         memcpy(segment.creator.unit, unit, fixed->unit_size);
         memcpy(segment.creator.executable, executable, fixed->executable_size);
         return segment;
@@ -279,13 +291,16 @@ static bool read_segment(struct record *record, const struct state_reader *reade
 }
 
 static bool read_record(struct record *record, const struct state_reader *reader) {
-        struct state_cause cause = { record->token, record->serial };
+        struct state_cause cause = { .token = record->token, .uid = record->uid, .serial = record->serial };
 
         switch (record->type) {
         case RECORD_SEGMENT:
                 return read_segment(record, reader, &cause);
         case RECORD_GONE:
                 reader->gone(record->id, &cause, reader->userdata);
+                return true;
+        case RECORD_DONE:
+                reader->done(record->id, &cause, reader->userdata);
                 return true;
         default: /* of a newer daemon */
                 return true;
@@ -295,8 +310,11 @@ static bool read_record(struct record *record, const struct state_reader *reader
 void state_read(void *base, size_t size, const struct state_reader *reader) {
         const struct state_header *header = base;
         unsigned char *bytes = base;
-        size_t end = MIN((size_t) header->end, size), offset = header->header_size, damage = 0;
+        size_t end = header->end, offset = header->header_size, damage = 0;
 
+        /* Where it is damaged, each record that is sound counts. */
+        if (header->end < header->header_size || header->end > size)
+                end = size;
         while (offset < end) {
                 struct record *record = (struct record *) (bytes + offset);
 

@@ -36,13 +36,18 @@ struct state_header {
 #define STATE_MAGIC "shmdlog\n"
 #define STATE_VERSION 1u
 
+/* Which request something was done for. */
+struct state_cause {
+        uint64_t token;  /* of the client's connection; zero: nobody's */
+        uint32_t uid;    /* of the client: a token is its user's alone */
+        uint32_t serial; /* of the request */
+};
+
 struct state_log {
         unsigned char *base;
         size_t capacity;
         size_t position; /* where the next record goes; ahead of the header's end until it is committed */
-        /* Which request what is appended comes from: zero, or the token of the client's connection and the request's serial. */
-        uint64_t token;
-        uint32_t serial;
+        struct state_cause cause; /* of what is appended */
 };
 
 /* The largest record there is. Bytes. */
@@ -67,15 +72,13 @@ static inline size_t state_room(const struct state_log *log) {
 struct segment_times *state_append(struct state_log *log, const struct segment *segment);
 /* Appends that there is no such segment any more. */
 void state_append_gone(struct state_log *log, uint64_t id);
+/*
+ * Appends what was done last for a client, where the record of that is not in this log. age: how many daemons ago it was.
+ */
+void state_append_done(struct state_log *log, const struct state_cause *cause, uint64_t age);
 
 /* What was appended counts from now on, all of it. */
 void state_commit(struct state_log *log);
-
-/* Which request something was done for. */
-struct state_cause {
-        uint64_t token;
-        uint32_t serial;
-};
 
 /* A segment as a record has it. Pointers into the log. */
 struct state_segment {
@@ -93,6 +96,7 @@ struct state_segment {
 struct state_reader {
         void (*segment)(const struct state_segment *segment, const struct state_cause *cause, void *userdata);
         void (*gone)(uint64_t id, const struct state_cause *cause, void *userdata);
+        void (*done)(uint64_t age, const struct state_cause *cause, void *userdata);
         /* Bytes that are no record. */
         void (*damaged)(size_t offset, size_t size, void *userdata);
         void *userdata;

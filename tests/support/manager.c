@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -42,6 +43,10 @@ static void keep(struct manager *manager, const char *name, int fd) {
                         close(fd);
                         return;
                 }
+        if (manager->limit > 0 && manager->count >= manager->limit) {
+                close(fd);
+                return;
+        }
         if (manager->count == MANAGER_KEPT_MAX)
                 abort();
         snprintf(manager->kept[manager->count].name, sizeof(manager->kept[0].name), "%s", name);
@@ -115,6 +120,8 @@ static void run_daemon(const struct manager *manager, char *const *argv, char **
         }
         for (int i = 3; i <= last; i++)
                 dup2(2000 + i, i);
+        if (manager->nofile > 0)
+                setrlimit(RLIMIT_NOFILE, &(struct rlimit) { manager->nofile, manager->nofile });
         snprintf(pid_variable, 32, "LISTEN_PID=%d", (int) getpid());
         execve(argv[0], argv, environment);
         _exit(126);
@@ -147,6 +154,7 @@ static void launch(struct manager *manager) {
                 run_daemon(manager, (char *const *) arguments, environment, pid_variable);
         manager->pidfd = process_pidfd(manager->pid);
         manager->starts++;
+        pthread_cond_broadcast(&manager->changed);
 }
 
 static void bury(struct manager *manager) {
@@ -287,6 +295,35 @@ void manager_launch(struct manager *manager) {
         pthread_mutex_unlock(&manager->lock);
         wake(manager);
         manager_await_ready(manager, readies + 1);
+}
+
+void manager_launch_in_vain(struct manager *manager) {
+        unsigned starts;
+
+        pthread_mutex_lock(&manager->lock);
+        starts = manager->starts;
+        manager->restart = true;
+        wake(manager);
+        while (manager->starts == starts)
+                wait_for_change(manager, "a daemon to be started");
+        manager->restart = false;
+        while (manager->pid > 0)
+                wait_for_change(manager, "the daemon's end");
+        manager->failure = 0;
+        pthread_mutex_unlock(&manager->lock);
+}
+
+void manager_limit(struct manager *manager, unsigned limit, unsigned nofile) {
+        pthread_mutex_lock(&manager->lock);
+        manager->limit = limit;
+        manager->nofile = nofile;
+        pthread_mutex_unlock(&manager->lock);
+}
+
+void manager_lose(struct manager *manager, const char *name) {
+        pthread_mutex_lock(&manager->lock);
+        forget(manager, name);
+        pthread_mutex_unlock(&manager->lock);
 }
 
 void manager_stop(struct manager *manager) {

@@ -35,6 +35,8 @@ struct manager {
         unsigned stores;    /* how often it gave something to keep */
         bool restart;       /* start it whenever it has ended */
         bool refuse;        /* keep nothing */
+        unsigned limit;     /* how much it keeps; zero: as much as it can */
+        unsigned nofile;    /* how many descriptors the daemon may have; zero: as many as the test */
         bool stop;
         int status;         /* of its last end: waitpid(2) */
         int failure;        /* of the first end that was neither clean nor SIGKILL: none is expected */
@@ -54,6 +56,12 @@ void manager_crash(struct manager *manager);
 /* Ends it, and waits for its end; it is not started again before manager_launch(). */
 void manager_end(struct manager *manager, int number);
 void manager_launch(struct manager *manager);
+/* Starts one that can't become ready, and waits for its end. */
+void manager_launch_in_vain(struct manager *manager);
+/* Changes the limits. */
+void manager_limit(struct manager *manager, unsigned limit, unsigned nofile);
+/* Loses what is kept under that name. */
+void manager_lose(struct manager *manager, const char *name);
 
 /* How many descriptors are kept whose names begin so. */
 unsigned manager_count(struct manager *manager, const char *prefix);

@@ -25,6 +25,8 @@ static struct told {
         uint64_t token[64];
         unsigned count, damaged;
         size_t damaged_bytes;
+        struct state_cause done;
+        uint64_t done_age;
         struct state_segment last;
 } told;
 
@@ -45,6 +47,12 @@ static void on_gone(uint64_t id, const struct state_cause *cause, void *userdata
         told.count++;
 }
 
+static void on_done(uint64_t age, const struct state_cause *cause, void *userdata) {
+        (void) userdata;
+        told.done_age = age;
+        told.done = *cause;
+}
+
 static void on_damaged(size_t offset, size_t size, void *userdata) {
         (void) offset;
         (void) userdata;
@@ -53,7 +61,7 @@ static void on_damaged(size_t offset, size_t size, void *userdata) {
 }
 
 static void read_all(void) {
-        static const struct state_reader reader = { .segment = on_segment, .gone = on_gone, .damaged = on_damaged };
+        static const struct state_reader reader = { .segment = on_segment, .gone = on_gone, .done = on_done, .damaged = on_damaged };
 
         memset(&told, 0, sizeof(told));
         ck_assert_int_eq(state_check(memory, ROOM), 0);
@@ -94,8 +102,7 @@ static void append_many(unsigned count) {
 START_TEST(test_round_trip) {
         struct segment_times *times;
 
-        state_log.token = 11;
-        state_log.serial = 12;
+        state_log.cause = (struct state_cause) { .token = 11, .uid = 13, .serial = 12 };
         times = state_append(&state_log, &segment);
         state_append_gone(&state_log, 3);
         state_commit(&state_log);
@@ -158,6 +165,31 @@ START_TEST(test_torn_end) {
         read_all();
         ck_assert_uint_eq(told.count, 2);
         ck_assert_uint_eq(told.damaged, 1);
+}
+END_TEST
+
+/* An end that can't be: what is sound counts. */
+START_TEST(test_damaged_end) {
+        append_many(3);
+        state_header(&state_log)->end = _i == 0 ? ROOM + 8 : 8;
+        read_all();
+        ck_assert_uint_eq(told.count, 3);
+        ck_assert_uint_eq(told.damaged, 1);
+}
+END_TEST
+
+/* What was done for whom, where nothing else tells of it any more. */
+START_TEST(test_done) {
+        const struct state_cause cause = { .token = 21, .uid = 22, .serial = 23 };
+
+        state_append_done(&state_log, &cause, 5);
+        (void) state_append(&state_log, &segment);
+        state_commit(&state_log);
+        read_all();
+        ck_assert_mem_eq(&told.done, &cause, sizeof(cause));
+        ck_assert_uint_eq(told.done_age, 5);
+        ck_assert_uint_eq(told.token[0], 0);
+        ck_assert_uint_eq(told.damaged, 0);
 }
 END_TEST
 
@@ -260,7 +292,7 @@ START_TEST(test_not_a_log) {
         state_header(&state_log)->version = STATE_VERSION + 1;
         ck_assert_int_eq(state_check(memory, ROOM), -EPROTONOSUPPORT);
         state_header(&state_log)->version = STATE_VERSION;
-        state_header(&state_log)->end = ROOM + 8;
+        state_header(&state_log)->header_size = ROOM + 8;
         ck_assert_int_eq(state_check(memory, ROOM), -EBADMSG);
         memory[0] = 'x';
         ck_assert_int_eq(state_check(memory, ROOM), -EBADMSG);
@@ -278,6 +310,8 @@ int main(void) {
         tcase_add_test(tests, test_commit);
         tcase_add_test(tests, test_every_damaged_byte);
         tcase_add_test(tests, test_torn_end);
+        tcase_add_loop_test(tests, test_damaged_end, 0, 2);
+        tcase_add_test(tests, test_done);
         tcase_add_test(tests, test_noise);
         tcase_add_loop_test(tests, test_newer_and_older, 0, 2);
         tcase_add_test(tests, test_unknown_type);
