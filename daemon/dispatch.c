@@ -125,6 +125,11 @@ static bool is_done(const struct op_context *context) {
                context->serial == context->session->done_serial;
 }
 
+/* What changes a segment is refused where it could not be recorded. CREATE and PUBLISH see to it themselves; others record nothing. */
+static int make_room_to_record(struct op_context *context) {
+        return context->operation->right == RIGHT_OWNER ? store_make_room(&context->daemon->store, STORE_ROOM) : 0;
+}
+
 static int handle(struct op_context *context, const void *body, size_t body_size) {
         static const struct shmd_wire_empty done;
         const struct operation *operation = context->operation;
@@ -138,7 +143,7 @@ static int handle(struct op_context *context, const void *body, size_t body_size
                 return SHMD_OVER_LIMIT;
         if (is_done(context))
                 return op_reply(context, &done, NULL, 0);
-        r = store_make_room(&context->daemon->store, STORE_ROOM);
+        r = make_room_to_record(context);
         if (r < 0)
                 return r;
         context->tail = (const char *) body + operation->request_size;
