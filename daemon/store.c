@@ -75,6 +75,8 @@ static void manager_done(struct job *job) {
         if (manager->confirm && store->next.fd >= 0)
                 compaction_confirmed(store, manager->result);
         free(manager);
+        /* That may have been all that kept it from going. */
+        server_consider_idle(&store->daemon->server);
 }
 
 /* Takes fd. */
