@@ -507,10 +507,9 @@ static int carrier_rotate(struct store *store) {
         }
         await_told(store, store->spare->told_when);
         store->current = TAKE_PTR(store->spare);
-        if (former) {
-                carrier_close(former);
+        /* Its sending end stays open: so it is noticed if the manager lets go of it later. */
+        if (former)
                 consider_rebuilding(store, former);
-        }
         return 0;
 }
 
