@@ -71,7 +71,7 @@ int op_handover(struct op_context *context, const struct shmd_wire_handover *bod
         if (body->reserved != 0)
                 return SHMD_MALFORMED;
         if (!context->session->credentials.administrator)
-                return SHMD_NOT_ADMINISTRATOR;
+                return SHMD_NOT_FOR_CALLER;
         if (daemon->store.active)
                 return SHMD_UNSUPPORTED;
         export.fds = (struct wire_fds) WIRE_FDS_INIT;
@@ -106,7 +106,7 @@ int op_stop(struct op_context *context, const struct shmd_wire_stop *body) {
         if ((body->flags & ~SHMD_WIRE_STOP_PURGE) || body->padding != 0)
                 return SHMD_MALFORMED;
         if (!credentials->administrator)
-                return SHMD_NOT_ADMINISTRATOR;
+                return SHMD_NOT_FOR_CALLER;
         log_message(LOG_NOTICE, "process %d of user %u asks to stop%s", (int) credentials->pid, (unsigned) credentials->uid,
                     body->flags & SHMD_WIRE_STOP_PURGE ? ", and to keep no segment" : "");
         if (body->flags & SHMD_WIRE_STOP_PURGE)

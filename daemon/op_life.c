@@ -188,7 +188,7 @@ int op_freeze(struct op_context *context, const struct shmd_wire_freeze *body) {
         if (context->tail_size > 0)
                 return SHMD_MALFORMED;
         if (context->segment->backing == WIRE_BACKING_FILE)
-                return SHMD_UNSUPPORTED;
+                return SHMD_OF_FILE;
         return start_job(context, 0);
 }
 

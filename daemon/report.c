@@ -149,6 +149,7 @@ static bool classify(unsigned status, enum message *ret_message) {
         case SHMD_DENIED:
         case SHMD_NOT_OWNER:
         case SHMD_NOT_ADMINISTRATOR:
+        case SHMD_NOT_FOR_CALLER:
                 *ret_message = MESSAGE_DENIED;
                 return true;
         case SHMD_OVER_LIMIT:

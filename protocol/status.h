@@ -31,7 +31,9 @@
         STATUS(22, FIXED_SIZE, ENOTSUP, "it was not made resizable")               \
         STATUS(23, NO_HUGE_PAGES, ENOMEM, "not enough huge pages are free")        \
         STATUS(24, CREATOR_GONE, ESRCH, "its creator has gone already")            \
-        STATUS(25, ONE_WRITER, EACCES, "only its creator can write it")
+        STATUS(25, ONE_WRITER, EACCES, "only its creator can write it")            \
+        STATUS(26, NOT_FOR_CALLER, EPERM, "only an administrator may do this")     \
+        STATUS(27, OF_FILE, EOPNOTSUPP, "it is made of a file")
 
 enum wire_status {
         SHMD_OK = 0,

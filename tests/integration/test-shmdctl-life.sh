@@ -122,7 +122,7 @@ test_file() {
         expect 0 shmdctl --json show file
         json 'j["truncated"] is True and j["size"] == 15'
         expect 1 shmdctl freeze file
-        errs_like '^shmdctl: cannot freeze "file": '
+        errs 'shmdctl: cannot freeze "file": it is made of a file'
         expect 0 shmdctl rm file
         [ -e data ] || fail "rm has removed the file"
 

@@ -427,6 +427,8 @@ test_denied() {
         errs_like '^shmdctl: cannot remove "secret/thing": .*owner'
         expect 0 setpriv --reuid=61001 --regid=61001 --clear-groups "$SHMD_TEST_SHMDCTL" --json show secret/thing
         json 'j["holders"] == [] or j["holders_hidden"] is True'
+        expect 1 setpriv --reuid=61001 --regid=61001 --clear-groups "$SHMD_TEST_SHMDCTL" stop
+        errs 'shmdctl: cannot stop the daemon: only an administrator may do this'
         expect 0 shmdctl rm secret/thing
 }
 
