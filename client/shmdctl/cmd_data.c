@@ -36,6 +36,16 @@ static int open_to_read(struct ctl *ctl, const char *name, struct shmd_segment *
         return STATUS_DONE;
 }
 
+/* What is left of a file that somebody has made shorter is worth writing, but it is not the segment. */
+static int check_complete(struct ctl *ctl, const char *name, const struct shmd_segment *segment, uint64_t size) {
+        struct shmd_stat stat;
+
+        if (size >= shmd_size(segment) || segment_stat(ctl, name, &stat) != 0 || !stat.truncated)
+                return STATUS_DONE;
+        return fail("of \"%s\" only %" PRIu64 " of %" PRIu64 " bytes are left: somebody has made its file shorter", name, size,
+                    shmd_size(segment));
+}
+
 static ssize_t pread_some(int fd, void *buffer, size_t size, uint64_t offset) {
         ssize_t n;
 
@@ -116,7 +126,7 @@ int cmd_cat(struct ctl *ctl, int n_arguments, char **arguments) {
         interrupt_catch();
         status = copy(shmd_fd(segment), size, arguments[0]);
         interrupt_deliver();
-        return status;
+        return status == STATUS_DONE ? check_complete(ctl, arguments[0], segment, size) : status;
 }
 
 /* --- dump: the form of hexdump -C --- */
@@ -209,5 +219,6 @@ int cmd_dump(struct ctl *ctl, int n_arguments, char **arguments) {
                 return fail("offset %" PRIu64 " is past the end of \"%s\" (%" PRIu64 " bytes)", offset, arguments[0],
                             size);
         length = ctl->options.has_length ? MIN(ctl->options.length_bytes, size - offset) : size - offset;
-        return dump_bytes(shmd_fd(segment), offset, offset + length, arguments[0]);
+        status = dump_bytes(shmd_fd(segment), offset, offset + length, arguments[0]);
+        return status == STATUS_DONE ? check_complete(ctl, arguments[0], segment, size) : status;
 }

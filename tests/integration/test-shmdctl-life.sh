@@ -118,9 +118,15 @@ test_file() {
         [ "$(cat data)" = 'BYTES of a file' ] || fail "the file has: $(cat data)"
         expect 0 shmdctl cat file
         cmp -s out data || fail "cat of a file gives other bytes"
-        : >data
+        expect 0 truncate -s 5 data
         expect 0 shmdctl --json show file
         json 'j["truncated"] is True and j["size"] == 15'
+        # What is left is written, but that is not all.
+        for command in cat dump; do
+                expect 1 shmdctl "$command" file
+                grep -q BYTES out || fail "$command of what is left: $(cat out)"
+                errs 'shmdctl: of "file" only 5 of 15 bytes are left: somebody has made its file shorter'
+        done
         expect 1 shmdctl freeze file
         errs 'shmdctl: cannot freeze "file": it is made of a file'
         expect 0 shmdctl rm file
