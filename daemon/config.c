@@ -160,6 +160,8 @@ static int on_setting(void *userdata, const char *section, const char *name, con
         }
         if (rules_is_section(section))
                 return read_rule(reader, section, name, value);
+        if (section[0] == '\0')
+                return fail(reader, "\"%s\" stands before the first [section]%s", name, "");
         return fail(reader, "no such section: [%s]%s", section, "");
 }
 

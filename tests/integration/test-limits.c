@@ -560,7 +560,7 @@ static const struct {
         { "[limits]\nbytes =\n", 2, "bytes" },
         { "[total]\nwatch = 1\n", 2, "\"watch\"" },
         { "[limit]\nbytes = 1\n", 2, "[limit]" },
-        { "bytes = 1\n", 1, "" },
+        { "bytes = 1\n", 1, "before the first [section]" },
         { "[limits]\nbytes\n", 2, "" },
         { "[limits\nbytes = 1\n", 1, "" },
         { "[access]\nadministrators = no-such-group-here\n", 2, "no-such-group-here" },
