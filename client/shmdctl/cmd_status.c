@@ -5,9 +5,8 @@
 #include <libsmartcols.h>
 #include <unistd.h>
 
-/* Zero and the greatest number mean that there is no limit. */
 static bool is_limited(const struct shmd_use *use) {
-        return use->maximum != 0 && use->maximum != UINT64_MAX;
+        return use->maximum != UINT64_MAX; /* as shmd_status(3) has it; zero is a limit */
 }
 
 struct account_row {
