@@ -661,8 +661,8 @@ typedef int (*shmd_account_function)(const struct shmd_account *account, void *u
 int shmd_accounts(struct shmd *connection, shmd_account_function function, void *userdata);
 
 /*
- * Ends the daemon: -EPERM for all but administrators. Where a service manager keeps its segments the next one has them, else
- * their names end with it. With SHMD_STOP_PURGE all segments lose their names, and nothing is kept: memory goes
+ * Ends the daemon: -EPERM for all but administrators. Where a service manager keeps its segments the next one has them (-EBUSY: it
+ * would not, being a systemd before 254), else their names end with it. With SHMD_STOP_PURGE all segments lose their names, and nothing is kept: memory goes
  * with those who have it.
  */
 #define SHMD_STOP_PURGE 0x1u

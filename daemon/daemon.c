@@ -180,7 +180,7 @@ void daemon_end(struct daemon *daemon, enum daemon_end end) {
 
 bool daemon_may_rest(struct daemon *daemon) {
         return daemon->registry.segments == 0 ||
-               (daemon->store.active && handover_outlives_idleness() && store_is_quiet(&daemon->store) && lease_is_quiet(&daemon->lease) &&
+               (daemon->store.active && handover_outlives_end() && store_is_quiet(&daemon->store) && lease_is_quiet(&daemon->lease) &&
                 absents_are_quiet(&daemon->absents) && TAILQ_EMPTY(&daemon->registry.idle) && TAILQ_EMPTY(&daemon->dying) &&
                 !registry_next_linger(&daemon->registry));
 }
@@ -396,7 +396,9 @@ static void close_all_segments(struct daemon *daemon) {
 
         if (daemon->registry.segments > 0 && daemon->kept)
                 log_info("%" PRIu64 " segments (%" PRIu64 " bytes) stay with %s", daemon->registry.segments, daemon->registry.bytes,
-                         daemon->end == END_HANDED_OVER ? "the daemon that takes this one's place" : "the service manager");
+                         daemon->end == END_HANDED_OVER  ? "the daemon that takes this one's place" :
+                         handover_outlives_end()         ? "the service manager" :
+                                                           "the service manager, if this is a restart");
         else if (daemon->registry.segments > 0)
                 report_lost_all(daemon, daemon->registry.segments, daemon->registry.bytes);
         while ((segment = registry_first(&daemon->registry))) {

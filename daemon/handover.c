@@ -108,7 +108,7 @@ bool handover_is_possible(void) {
 }
 
 /* $INVOCATION_ID: it is systemd; $FDSTORE: of a version that can keep it (systemd.exec(5)). */
-bool handover_outlives_idleness(void) {
+bool handover_outlives_end(void) {
         return !getenv("INVOCATION_ID") || getenv("FDSTORE");
 }
 

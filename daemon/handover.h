@@ -45,8 +45,8 @@ void handover_done(struct handover *handover);
 /* Whether there is a service manager to keep something. */
 bool handover_is_possible(void);
 
-/* Whether the service manager keeps what it has when the daemon ends by itself: since systemd 254, FileDescriptorStorePreserve=. */
-bool handover_outlives_idleness(void);
+/* Whether the service manager keeps what it has when the daemon ends and is not restarted: since systemd 254, FileDescriptorStorePreserve=. */
+bool handover_outlives_end(void);
 
 /* Each may wait for the service manager, and so is not for the event loop, but at its beginning and end. 0 or -errno. */
 int handover_keep(const char *name, int fd);

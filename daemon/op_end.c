@@ -10,6 +10,7 @@
 
 #include "daemon.h"
 #include "dispatch.h"
+#include "handover.h"
 #include "log.h"
 #include "util.h"
 
@@ -98,6 +99,11 @@ static void purge(struct daemon *daemon, uint64_t now_usec) {
         }
 }
 
+/* Until systemd 253 the manager keeps what it has across a restart and a failure, but not across an end. */
+static bool would_lose(const struct daemon *daemon) {
+        return daemon->store.active && daemon->registry.segments > 0 && !handover_outlives_end();
+}
+
 int op_stop(struct op_context *context, const struct shmd_wire_stop *body) {
         static const struct shmd_wire_empty reply;
         struct daemon *daemon = context->daemon;
@@ -107,6 +113,8 @@ int op_stop(struct op_context *context, const struct shmd_wire_stop *body) {
                 return SHMD_MALFORMED;
         if (!credentials->administrator)
                 return SHMD_NOT_FOR_CALLER;
+        if (!(body->flags & SHMD_WIRE_STOP_PURGE) && would_lose(daemon))
+                return SHMD_NOT_KEPT;
         log_message(LOG_NOTICE, "process %d of user %u asks to stop%s", (int) credentials->pid, (unsigned) credentials->uid,
                     body->flags & SHMD_WIRE_STOP_PURGE ? ", and to keep no segment" : "");
         if (body->flags & SHMD_WIRE_STOP_PURGE)

@@ -33,7 +33,8 @@
         STATUS(24, CREATOR_GONE, ESRCH, "its creator has gone already")            \
         STATUS(25, ONE_WRITER, EACCES, "only its creator can write it")            \
         STATUS(26, NOT_FOR_CALLER, EPERM, "only an administrator may do this")     \
-        STATUS(27, OF_FILE, EOPNOTSUPP, "it is made of a file")
+        STATUS(27, OF_FILE, EOPNOTSUPP, "it is made of a file")                    \
+        STATUS(28, NOT_KEPT, EBUSY, "its service manager would not keep the segments: restart the service there, or purge")
 
 enum wire_status {
         SHMD_OK = 0,

@@ -598,6 +598,27 @@ START_TEST(test_purge) {
 }
 END_TEST
 
+/* Where an end would lose what is kept only purging ends it, or the manager itself. */
+START_TEST(test_stop_that_would_lose) {
+        struct manager old = { .old = true };
+        struct shmd *own;
+
+        manager_start(&old, NULL);
+        own = connect_to(&old);
+        ASSERT_OK(own, shmd_stop(own, 0)); /* there is nothing to lose */
+        manager_await_ready(&old, 2);
+        shmd_close(client_create(own, "kept", PAGE, SHMD_LIFETIME_PERSIST));
+        ck_assert_int_eq(shmd_stop(own, 0), -EBUSY);
+        ck_assert(client_exists(own, "kept"));
+        ck_assert_uint_eq(old.starts, 2);
+        ASSERT_OK(own, shmd_stop(own, SHMD_STOP_PURGE));
+        manager_await_ready(&old, 3);
+        ck_assert(!client_exists(own, "kept"));
+        shmd_disconnect(own);
+        manager_stop(&old);
+}
+END_TEST
+
 START_TEST(test_status) {
         struct shmd_status status = client_status(connection);
 
@@ -984,6 +1005,7 @@ int main(void) {
 
         tests = test_case(suite, "ends", setup, teardown);
         tcase_add_test(tests, test_purge);
+        tcase_add_test(tests, test_stop_that_would_lose);
         tcase_add_test(tests, test_status);
         tcase_add_test(tests, test_replace_refused);
 

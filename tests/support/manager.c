@@ -143,6 +143,8 @@ static void launch(struct manager *manager) {
         snprintf(notify, sizeof(notify), "NOTIFY_SOCKET=%s/notify", manager->directory);
         snprintf(count, sizeof(count), "LISTEN_FDS=%u", manager->count + 1);
         snprintf(names_variable, sizeof(names_variable), "LISTEN_FDNAMES=%s", names);
+        if (manager->old)
+                environment[e++] = (char *) "INVOCATION_ID=0";
         for (char **variable = environ; *variable && e < ELEMENTSOF(environment) - 1; variable++)
                 if (strncmp(*variable, "ASAN_", 5) == 0 || strncmp(*variable, "UBSAN_", 6) == 0 || strncmp(*variable, "LSAN_", 5) == 0)
                         environment[e++] = *variable;
@@ -239,10 +241,10 @@ static int listen_at(const char *path) {
 
 void manager_start(struct manager *manager, const char *const *arguments) {
         static unsigned number;
-        bool refuse = manager->refuse;
+        bool refuse = manager->refuse, old = manager->old;
         char notify[128];
 
-        *manager = (struct manager) { .arguments = arguments, .restart = true, .refuse = refuse, .pidfd = -EBADF };
+        *manager = (struct manager) { .arguments = arguments, .restart = true, .refuse = refuse, .old = old, .pidfd = -EBADF };
         pthread_mutex_init(&manager->lock, NULL);
         pthread_cond_init(&manager->changed, NULL);
         snprintf(manager->directory, sizeof(manager->directory), "%s/m%d.%u", test_directory(), (int) getpid(), ++number);

@@ -154,6 +154,10 @@ test_manager_reexec() {
 # the segments end then, and with one they do not. Either way it serves.
 test_stop() {
         expect 0 as alice shmdctl create stopped 4K
+        m shmdctl stop || {
+                [ "$(m systemctl --version | awk '{ print $2; exit }')" -lt 254 ] || fail "shmdctl stop: refused"
+                expect 0 as alice shmdctl show stopped
+        }
         m systemctl stop shmd.service 2>/dev/null
         expect 0 as alice shmdctl list --no-headings
         expect 0 as alice shmdctl create afterwards 4K

@@ -177,7 +177,7 @@ START_TEST(test_statuses) {
                 0,      EPROTO, EOPNOTSUPP, EINVAL, EINVAL, ENAMETOOLONG, ENOENT, EEXIST, EACCES,
                 EPERM,  EBADF,  EBUSY,      EDQUOT, EFBIG,  ENOMEM,       ENFILE, EIO,    EPERM,
                 ETIMEDOUT, ECANCELED, EPERM, EPERM, ENOTSUP, ENOMEM, ESRCH, EACCES,
-                EPERM,  EOPNOTSUPP,
+                EPERM,  EOPNOTSUPP, EBUSY,
         };
 
         for (unsigned i = 0; i < ELEMENTSOF(errors); i++) {
