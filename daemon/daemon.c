@@ -209,6 +209,22 @@ static int load_config(struct daemon *daemon) {
         return 0;
 }
 
+/*
+ * A daemon that does not start, again and again, is given up by its service manager, and with it what that keeps. A mistake in
+ * a file, made while the one before was running, is no reason to lose it.
+ */
+static int load_first_config(struct daemon *daemon, const struct handover *handover) {
+        int r = load_config(daemon);
+
+        if (r == 0 || handover->states.count == 0)
+                return r;
+        log_error("starting with the default configuration, for the segments that an earlier daemon has left");
+        config_init(&daemon->config, daemon->descriptors_max);
+        apply_config(daemon);
+        notify_config(&daemon->notify, r);
+        return 0;
+}
+
 static void on_reload(evutil_socket_t signal_number, short what, void *userdata) {
         struct daemon *daemon = userdata;
         int r;
@@ -221,7 +237,8 @@ static void on_reload(evutil_socket_t signal_number, short what, void *userdata)
                 log_error("keeping the configuration as it was");
         else
                 log_info("configuration read again");
-        notify_ready(&daemon->notify, r);
+        notify_config(&daemon->notify, r);
+        notify_ready(&daemon->notify);
 }
 
 /* --- beginning and end --- */
@@ -366,9 +383,6 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
         TAILQ_INIT(&daemon->dying);
         TAILQ_INIT(&daemon->broken);
         TAILQ_INIT(&daemon->server.sessions);
-        r = load_config(daemon);
-        if (r < 0)
-                return r;
         if (getrandom(&daemon->instance, sizeof(daemon->instance), 0) != sizeof(daemon->instance))
                 return fail("get random bytes", negative_errno());
         r = set_up_signals();
@@ -383,6 +397,8 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
         if (r < 0)
                 return fail("make timers", r);
         r = handover_take(&handover);
+        if (r == 0)
+                r = load_first_config(daemon, &handover);
         if (r == 0 && options->replace)
                 r = replace_running(options, &handover);
         if (r == 0)
@@ -454,7 +470,7 @@ static int run(struct daemon *daemon) {
         if (sigterm && sigint && sighup && event_add(sigterm, NULL) == 0 && event_add(sigint, NULL) == 0 &&
             event_add(sighup, NULL) == 0) {
                 log_debug("listening on %s", daemon->options->socket_path);
-                notify_ready(&daemon->notify, 0);
+                notify_ready(&daemon->notify);
                 r = event_base_dispatch(daemon->base) < 0 ? -EIO : 0;
                 notify_stopping(&daemon->notify);
         }

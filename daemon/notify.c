@@ -66,7 +66,7 @@ static void format_status(const struct notify *notify, char *buffer, size_t size
         format_bytes(now->bytes, bytes, sizeof(bytes));
         (void) snprintf(buffer, size, "%" PRIu64 " segment%s, %s, %" PRIu64 " client%s%s", now->segments, plural(now->segments), bytes,
                         now->clients, plural(now->clients),
-                        notify->bad_config ? "; the configuration has errors, the one before applies" : "");
+                        notify->bad_config ? "; the configuration has errors and is not applied" : "");
 }
 
 static bool is_told(const struct notify *notify) {
@@ -110,8 +110,11 @@ void notify_update(struct notify *notify, const struct notify_totals *totals) {
 
 /* --- states --- */
 
-void notify_ready(struct notify *notify, int config_result) {
-        notify->bad_config = config_result < 0;
+void notify_config(struct notify *notify, int result) {
+        notify->bad_config = result < 0;
+}
+
+void notify_ready(struct notify *notify) {
         notify->ready_owed = true;
         tell(notify);
 }

@@ -30,7 +30,7 @@ struct notify {
         uint64_t told_usec;         /* CLOCK_MONOTONIC */
         struct notify_totals told;
         struct notify_totals now;
-        bool bad_config; /* the last reload failed */
+        bool bad_config; /* it could not be read when it last was */
         bool ready_owed; /* READY=1 is yet to be told */
 };
 
@@ -38,8 +38,10 @@ struct notify {
 int notify_init(struct notify *notify, struct event_base *base);
 void notify_done(struct notify *notify);
 
-/* Serving: after the start, and again after notify_reloading(); config_result is what came of reading the configuration. */
-void notify_ready(struct notify *notify, int config_result);
+/* What came of reading the configuration: shown from the next telling on. */
+void notify_config(struct notify *notify, int result);
+/* Serving: after the start, and again after notify_reloading(). */
+void notify_ready(struct notify *notify);
 void notify_reloading(struct notify *notify);
 void notify_stopping(struct notify *notify);
 

@@ -191,7 +191,7 @@ START_TEST(test_reload_and_end) {
         write_file(path, "nonsense\n");
         daemon_kill(&the_daemon, SIGHUP);
         await_line("RELOADING=1");
-        await_line("STATUS=0 segments, 0 B, 1 client; the configuration has errors, the one before applies");
+        await_line("STATUS=0 segments, 0 B, 1 client; the configuration has errors and is not applied");
         write_file(path, "[limits]\n");
         daemon_kill(&the_daemon, SIGHUP);
         await_line("READY=1");

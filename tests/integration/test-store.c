@@ -522,6 +522,39 @@ START_TEST(test_no_store) {
 }
 END_TEST
 
+static void write_config(const char *path, const char *text) {
+        FILE *file = fopen(path, "we");
+
+        ck_assert_ptr_nonnull(file);
+        fputs(text, file);
+        ck_assert_int_eq(fclose(file), 0);
+}
+
+/* A mistake made in the file since the start costs no segment: else the manager would give up a daemon that does not start. */
+START_TEST(test_config_with_mistake) {
+        char path[160];
+        const char *arguments[] = { "--config", path, NULL };
+        struct manager careless = { 0 };
+        _cleanup_free_ char *log = NULL;
+        struct shmd *own;
+
+        snprintf(path, sizeof(path), "%s/store.conf", test_directory());
+        write_config(path, "[limits]\nsegments = 1\n");
+        manager_start(&careless, arguments);
+        own = connect_to(&careless);
+        shmd_close(client_create(own, "kept", PAGE, SHMD_LIFETIME_PERSIST));
+        write_config(path, "[limits]\nsegment = 1\n");
+        manager_crash(&careless);
+        ck_assert_uint_eq(careless.starts, 2);
+        ck_assert(client_exists(own, "kept"));
+        log = test_read_file(careless.log);
+        ck_assert_ptr_nonnull(strstr(log, "store.conf:2: no such limit"));
+        shmd_disconnect(own);
+        manager_stop(&careless);
+        unlink(path);
+}
+END_TEST
+
 /* --- ends that are meant --- */
 
 static const char *const idle_exit[] = { "--idle-exit", "0", NULL };
@@ -1001,6 +1034,7 @@ int main(void) {
         tcase_add_test(tests, test_ten_thousand);
         tcase_add_test(tests, test_compaction);
         tcase_add_test(tests, test_no_store);
+        tcase_add_test(tests, test_config_with_mistake);
         tcase_add_test(tests, test_damaged_record);
 
         tests = test_case(suite, "ends", setup, teardown);

@@ -183,7 +183,7 @@ test_reload() {
         expect 0 m sh -c 'printf "[limits]\nsegments = many\n" >/etc/shmd/shmd.conf'
         expect 0 m systemctl reload shmd.service
         await "the mistake in the manager's status" has_property shmd.service StatusText \
-                "0 segments, 0 B, 0 clients; the configuration has errors, the one before applies"
+                "0 segments, 0 B, 0 clients; the configuration has errors and is not applied"
         journal shmd.service | grep -q '/etc/shmd/shmd.conf:2: .*many' || fail "the journal does not tell the mistake"
         limit_is 7 || fail "a mistake changed a limit"
         has_property shmd.service ActiveState active || fail "a mistake ended it"

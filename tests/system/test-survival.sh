@@ -150,6 +150,17 @@ test_manager_reexec() {
         end_load "daemon-reexec"
 }
 
+# Nobody notices a mistake in the configuration until the daemon starts again: that must not be its last start.
+test_mistake() {
+        expect 0 as alice shmdctl create mistaken 4K
+        expect 0 m sh -c 'mkdir -p /etc/shmd; printf "[limits]\nsegment = 7\n" >/etc/shmd/shmd.conf'
+        kill_daemon
+        expect 0 as alice shmdctl show mistaken
+        journal shmd.service | grep -q '/etc/shmd/shmd.conf:2: ' || fail "the journal does not tell the mistake"
+        expect 0 m rm /etc/shmd/shmd.conf
+        expect 0 as alice shmdctl rm mistaken
+}
+
 # A socket-activated daemon that was stopped for good and is wanted again; without a store that is preserved (before systemd 254)
 # the segments end then, and with one they do not. Either way it serves.
 test_stop() {
@@ -189,5 +200,6 @@ test_restart
 test_upgrade
 test_watchdog
 test_manager_reexec
+test_mistake
 test_stop
 test_many
