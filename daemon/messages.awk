@@ -72,7 +72,8 @@ function print_catalog(i) {
                 print ""
                 print meaning[i]
                 print ""
-                print "User: @SHMD_UID@, process: @SHMD_PID@, segment: @SHMD_SEGMENT@ (@SHMD_ID@)."
+                # Not @SHMD_UID@ and the like: journalctl shows the bare words where an entry lacks the field.
+                print "Whom and what it is about, as far as it applies, is in SHMD_UID, SHMD_PID, SHMD_SEGMENT and SHMD_ID."
         }
 }
 

@@ -18,4 +18,6 @@ for id in $ids; do
         expect 0 journalctl --root="$PWD/root" --dump-catalog "$id"
         grep -q '^Subject: ..*' "$out" || fail "$id has no subject"
         grep -q '^Defined-By: shmd$' "$out" || fail "$id is not ours"
+        # What an entry has not, journalctl shows by the field's name.
+        ! grep -q '@[A-Z_]*@' "$out" || fail "$id puts fields into its text"
 done
