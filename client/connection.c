@@ -360,13 +360,12 @@ static bool autostart_is_wanted(void) {
         return !word || strcmp(word, "0") != 0;
 }
 
-static int connect_user(struct shmd *connection) {
+static int connect_user(struct shmd *connection, const char *without_directory) {
         const char *directory = secure_getenv("XDG_RUNTIME_DIR");
         _cleanup_free_ char *path = NULL;
 
         if (!directory || directory[0] != '/')
-                return failure_words(&connection->failure, -ENOENT,
-                                     "no daemon: $XDG_RUNTIME_DIR is not set, and " SYSTEM_SOCKET " is not there");
+                return failure_words(&connection->failure, -ENOENT, without_directory);
         path = malloc(strlen(directory) + sizeof(USER_SOCKET));
         if (!path)
                 return failure_errno(&connection->failure, -ENOMEM);
@@ -381,7 +380,9 @@ static int connect_default(struct shmd *connection) {
         if (path && path[0] != '\0')
                 return connect_at(connection, path, false);
         r = connect_system(connection);
-        return r == -ENOENT ? connect_user(connection) : r;
+        if (r != -ENOENT)
+                return r;
+        return connect_user(connection, "no daemon: $XDG_RUNTIME_DIR is not set, and " SYSTEM_SOCKET " is not there");
 }
 
 static struct shmd *connection_new(void) {
@@ -447,7 +448,7 @@ static int connect_as_system(struct shmd *connection, const char *path) {
 
 static int connect_as_user(struct shmd *connection, const char *path) {
         (void) path;
-        return connect_user(connection);
+        return connect_user(connection, "no daemon: $XDG_RUNTIME_DIR is not set, where a user's own listens");
 }
 
 int connection_new_unobtrusive(struct shmd **ret_connection) {

@@ -16,6 +16,10 @@
 /* --- what they do: each gives 0, or -1 after telling what is wrong --- */
 
 static int set_socket(struct ctl *ctl, const char *argument) {
+        if (argument[0] == '\0') {
+                fail_usage(ctl, "--socket needs a path");
+                return -1;
+        }
         ctl->options.daemon = DAEMON_AT_SOCKET;
         ctl->options.socket_path = argument;
         return 0;

@@ -84,6 +84,10 @@ test_no_daemon() {
         touch file
         expect 3 shmdctl --socket file list
         errs_like 'file'
+        expect 2 shmdctl --socket '' list
+        errs_like '^shmdctl: --socket needs a path'
+        expect 3 env -u XDG_RUNTIME_DIR "$SHMD_TEST_SHMDCTL" --user list
+        errs 'shmdctl: no daemon: $XDG_RUNTIME_DIR is not set, where a user'"'"'s own listens'
 }
 
 # --- create, list, show ---
