@@ -81,7 +81,7 @@ static const char *bytes_to_words(uint64_t bytes, char (*buffer)[32]) {
         size_t unit = 0;
 
         if (bytes < 1024) {
-                (void) snprintf(*buffer, sizeof(*buffer), "%" PRIu64 " bytes", bytes);
+                (void) snprintf(*buffer, sizeof(*buffer), "%" PRIu64 " byte%s", bytes, bytes == 1 ? "" : "s");
                 return *buffer;
         }
         for (; value >= 1024 && unit + 1 < ELEMENTSOF(units); unit++)
