@@ -183,20 +183,22 @@ struct users_table {
 
 static int add_user(const struct shmd_account *account, void *userdata) {
         struct users_table *users = userdata;
-        char bytes[3 * TEXT_SIZE_MAX], segments[3 * TEXT_SIZE_MAX], holds[3 * TEXT_SIZE_MAX], connections[3 * TEXT_SIZE_MAX];
-        const char *cells[] = { user_name(account->uid), bytes, segments, holds, connections };
+        char bytes[3 * TEXT_SIZE_MAX], segments[3 * TEXT_SIZE_MAX], holds[3 * TEXT_SIZE_MAX], connections[3 * TEXT_SIZE_MAX],
+             watches[3 * TEXT_SIZE_MAX];
+        const char *cells[] = { user_name(account->uid), bytes, segments, holds, connections, watches };
 
         format_use(users->ctl, &account->bytes, true, bytes);
         format_use(users->ctl, &account->segments, false, segments);
         format_use(users->ctl, &account->holds, false, holds);
         format_use(users->ctl, &account->connections, false, connections);
+        format_use(users->ctl, &account->watches, false, watches);
         table_add_row(users->table, ELEMENTSOF(cells), cells);
         users->others += account->uid != getuid();
         return 0;
 }
 
 static int print_users(struct ctl *ctl) {
-        static const char *const headings[] = { "USER", "BYTES", "SEGMENTS", "HOLDS", "CONNECTIONS" };
+        static const char *const headings[] = { "USER", "BYTES", "SEGMENTS", "HOLDS", "CONNECTIONS", "WATCHES" };
         struct users_table users = { .ctl = ctl, .table = table_new(ctl) };
         int r;
 
