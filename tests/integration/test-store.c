@@ -147,8 +147,17 @@ START_TEST(test_file) {
         memset(client_map(segment), 'f', PAGE);
         segment = shmd_close(segment);
         close(fd);
+        /* Its inode does not have them: they are in the record alone. */
+        if (geteuid() == 0)
+                ASSERT_OK(connection, shmd_chown(connection, "file", 4711, 4712));
+        ASSERT_OK(connection, shmd_chmod(connection, "file", 0640));
         manager_crash(&manager);
         ck_assert_uint_eq(client_stat(connection, "file").backing, SHMD_BACKING_FILE);
+        ck_assert_uint_eq(client_stat(connection, "file").mode, 0640);
+        if (geteuid() == 0) {
+                ck_assert_uint_eq(client_stat(connection, "file").uid, 4711);
+                ck_assert_uint_eq(client_stat(connection, "file").gid, 4712);
+        }
         check_bytes("file", 'f');
         segment = client_open(connection, "file", SHMD_READ_WRITE);
         memset(client_map(segment), 'g', PAGE);
