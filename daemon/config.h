@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The configuration file: limits and who administers. Read at start and again on SIGHUP; a file that is wrong
+ * The configuration file: limits, who administers, what is reclaimed by itself. Read at start and again on SIGHUP; a file that is wrong
  * changes nothing. inih reads it; shmd.conf(5) describes it.
  */
 #pragma once
