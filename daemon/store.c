@@ -75,8 +75,8 @@ static void manager_done(struct job *job) {
         if (manager->confirm && store->next.fd >= 0)
                 compaction_confirmed(store, manager->result);
         free(manager);
-        /* That may have been all that kept it from going. */
-        server_consider_idle(&store->daemon->server);
+        /* To go on with what waited for it; which may have been the daemon's idle end. */
+        daemon_settle_later(store->daemon);
 }
 
 /* Takes fd. */
