@@ -81,7 +81,8 @@ static void on_free(struct segment *segment, void *userdata) {
         struct daemon *daemon = userdata;
 
         switch (registry_settle(segment, now_monotonic_usec(), now_realtime_usec())) {
-        case SETTLED_KEEP:
+        case SETTLED_KEEP: /* that it was looked after may have been all that kept the daemon */
+                server_consider_idle(&daemon->server);
                 return;
         case SETTLED_LINGER:
                 arm_linger(daemon);

@@ -595,10 +595,13 @@ START_TEST(test_idle_exit) {
 }
 END_TEST
 
-/* What somebody has mapped must go when he does: that keeps it. */
+/* What somebody has mapped must be looked after: that keeps it. */
+static const enum shmd_lifetime watched_lifetimes[] = { SHMD_LIFETIME_HOLDERS, SHMD_LIFETIME_PERSIST };
+static enum shmd_lifetime watched_lifetime;
+
 static void map_and_wait(int channel, void *userdata) {
         struct shmd *own = connect_to(userdata);
-        const struct shmd_create_options options = { .lifetime = SHMD_LIFETIME_HOLDERS };
+        const struct shmd_create_options options = { .lifetime = watched_lifetime };
         struct shmd_segment *segment = NULL;
         int fd;
 
@@ -615,16 +618,17 @@ START_TEST(test_idle_exit_waits) {
         struct manager idle = { 0 };
         struct child child;
 
+        watched_lifetime = watched_lifetimes[_i];
         manager_start(&idle, idle_exit);
         child_start(&child, map_and_wait, &idle);
         step_expect(child.channel, 'h');
         step_send(child.channel, 'e');
         child_join(&child);
-        /* Only now may it go, and then there is nothing left. */
+        /* Only now may it go, and then there is nothing left but what stays until it is unlinked. */
         manager_end(&idle, 0);
         manager_launch(&idle);
         connection = connect_to(&idle);
-        ck_assert_uint_eq(client_status(connection).segments, 0);
+        ck_assert_uint_eq(client_status(connection).segments, watched_lifetime == SHMD_LIFETIME_PERSIST);
         manager_end(&idle, SIGTERM);
         connection = shmd_disconnect(connection);
         manager_stop(&idle);
@@ -1054,7 +1058,7 @@ int main(void) {
 
         tests = test_case(suite, "own ends", NULL, NULL);
         tcase_add_test(tests, test_idle_exit);
-        tcase_add_test(tests, test_idle_exit_waits);
+        tcase_add_loop_test(tests, test_idle_exit_waits, 0, ELEMENTSOF(watched_lifetimes));
         tcase_add_test(tests, test_replace);
 
         tests = test_case(suite, "kills", setup, teardown);
