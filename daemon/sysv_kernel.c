@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+#include "sysv_kernel.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
+
+#include "util.h"
+
+#ifndef SHM_STAT_ANY
+#define SHM_STAT_ANY 15
+#endif
+#ifndef SHM_DEST
+#define SHM_DEST 01000
+#endif
+
+/* --- asking --- */
+
+static struct sysv_facts facts_from(int shmid, const struct shmid_ds *ds) {
+        return (struct sysv_facts) {
+                .size = ds->shm_segsz,
+                .attached = ds->shm_nattch,
+                .changed_sec = ds->shm_ctime,
+                .attached_sec = ds->shm_atime,
+                .detached_sec = ds->shm_dtime,
+                .shmid = shmid,
+                .key = (uint32_t) ds->shm_perm.__key,
+                .uid = ds->shm_perm.uid,
+                .gid = ds->shm_perm.gid,
+                .creator_uid = ds->shm_perm.cuid,
+                .creator_gid = ds->shm_perm.cgid,
+                .mode = ds->shm_perm.mode & 0777,
+                .creator_pid = ds->shm_cpid,
+                .last_pid = ds->shm_lpid,
+                .removed = !!(ds->shm_perm.mode & SHM_DEST),
+        };
+}
+
+/*
+ * SHM_STAT_ANY asks without a right to the segment, but by its place in the kernel's table: the low 15 bits of its id, or 24
+ * where the machine was started with ipcmni_extend. Any other segment in that place has another id.
+ */
+int sysv_kernel_stat(int shmid, struct sysv_facts *ret_facts) {
+        static const int index_masks[] = { 0x7fff, 0xffffff };
+        struct shmid_ds ds;
+
+        if (shmid < 0)
+                return -EINVAL;
+        for (size_t i = 0; i < ELEMENTSOF(index_masks); i++) {
+                if (shmctl(shmid & index_masks[i], SHM_STAT_ANY, &ds) != shmid)
+                        continue;
+                *ret_facts = facts_from(shmid, &ds);
+                return 0;
+        }
+        if (shmctl(shmid, IPC_STAT, &ds) < 0)
+                return errno == EIDRM ? -EINVAL : negative_errno();
+        *ret_facts = facts_from(shmid, &ds);
+        return 0;
+}
+
+bool sysv_facts_match(const struct sysv_facts *earlier, const struct sysv_facts *later) {
+        return earlier->shmid == later->shmid && earlier->size == later->size && earlier->creator_uid == later->creator_uid &&
+               earlier->creator_gid == later->creator_gid && earlier->creator_pid == later->creator_pid &&
+               earlier->changed_sec <= later->changed_sec;
+}
+
+/* --- acting --- */
+
+static int set_owner(int shmid, uid_t uid, gid_t gid, mode_t mode) {
+        struct shmid_ds ds = { .shm_perm = { .uid = uid, .gid = gid, .mode = (unsigned short) mode } };
+
+        return shmctl(shmid, IPC_SET, &ds) < 0 ? negative_errno() : 0;
+}
+
+/*
+ * A descriptor of an attached segment is found where the process's mappings are: proc(5), map_files. Takes CAP_CHECKPOINT_RESTORE.
+ * The mapping is only looked at, so it is attached read-only, whatever the descriptor is for.
+ */
+static int open_mapping(const void *address, uint64_t size, int *ret_fd) {
+        uint64_t page = (uint64_t) sysconf(_SC_PAGESIZE), start = (uint64_t) (uintptr_t) address;
+        char path[96];
+        int fd;
+
+        (void) snprintf(path, sizeof(path), "/proc/self/map_files/%" PRIx64 "-%" PRIx64, start,
+                        start + ((size + page - 1) & ~(page - 1)));
+        fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+        if (fd < 0)
+                return negative_errno();
+        *ret_fd = fd;
+        return 0;
+}
+
+static int export_segment(int shmid, uint64_t size, int *ret_fd) {
+        const void *address = shmat(shmid, NULL, SHM_RDONLY);
+        int r;
+
+        if (address == (void *) -1)
+                return negative_errno();
+        r = open_mapping(address, size, ret_fd);
+        (void) shmdt(address);
+        return r;
+}
+
+/* Nobody else may attach it until its owner is the right one. */
+static int make(const struct sysv_request *request, struct sysv_facts *facts, int *ret_fd) {
+        _cleanup_close_ int fd = -EBADF;
+        int shmid, r;
+
+        if (request->mode & ~0777u)
+                return -EINVAL;
+        shmid = shmget((key_t) request->key, request->size, IPC_CREAT | IPC_EXCL);
+        if (shmid < 0)
+                return negative_errno();
+        r = export_segment(shmid, request->size, &fd);
+        if (r == 0)
+                r = set_owner(shmid, request->uid, request->gid, request->mode);
+        /* Where the last detachment removes every segment (kernel.shm_rmid_forced), this one is gone by now. */
+        if (r == 0)
+                r = sysv_kernel_stat(shmid, facts);
+        if (r < 0) {
+                (void) shmctl(shmid, IPC_RMID, NULL);
+                return r == -EINVAL ? -EIDRM : r;
+        }
+        *ret_fd = TAKE_FD(fd);
+        return 0;
+}
+
+/* The segment as it is now, if it is the one that was meant. */
+static int check(const struct sysv_request *request, struct sysv_facts *facts) {
+        int r;
+
+        r = sysv_kernel_stat(request->shmid, facts);
+        if (r < 0)
+                return r;
+        return sysv_facts_match(&request->expected, facts) ? 0 : -ESTALE;
+}
+
+static bool is_unchanged(const struct sysv_facts *expected, const struct sysv_facts *facts) {
+        return expected->uid == facts->uid && expected->gid == facts->gid && expected->changed_sec == facts->changed_sec &&
+               expected->attached_sec == facts->attached_sec && expected->detached_sec == facts->detached_sec &&
+               expected->last_pid == facts->last_pid;
+}
+
+/*
+ * The kernel has no "remove if nobody has attached it". Who attaches it between the question and the answer loses nothing: the
+ * segment then goes with his detachment, as after any IPC_RMID.
+ */
+static int remove_segment(const struct sysv_request *request, const struct sysv_facts *facts) {
+        if (!is_unchanged(&request->expected, facts))
+                return -ESTALE;
+        if (facts->attached > 0)
+                return -EBUSY;
+        return shmctl(request->shmid, IPC_RMID, NULL) < 0 ? negative_errno() : 0;
+}
+
+static int set(const struct sysv_request *request, struct sysv_facts *facts) {
+        int r;
+
+        if (request->mode & ~0777u)
+                return -EINVAL;
+        if (request->expected.uid != facts->uid || request->expected.gid != facts->gid || request->expected.mode != facts->mode)
+                return -ESTALE;
+        r = set_owner(request->shmid, request->uid, request->gid, request->mode);
+        return r < 0 ? r : sysv_kernel_stat(request->shmid, facts);
+}
+
+static int perform(const struct sysv_request *request, struct sysv_facts *facts, int *ret_fd) {
+        int r;
+
+        if (request->operation == SYSV_MAKE)
+                return make(request, facts, ret_fd);
+        r = check(request, facts);
+        if (r < 0)
+                return r;
+        switch (request->operation) {
+        case SYSV_EXPORT:
+                return export_segment(request->shmid, facts->size, ret_fd);
+        case SYSV_SET:
+                return set(request, facts);
+        case SYSV_REMOVE:
+                return remove_segment(request, facts);
+        default:
+                return -EPROTO;
+        }
+}
+
+int sysv_kernel_perform(const struct sysv_request *request, struct sysv_reply *ret_reply, int *ret_fd) {
+        struct sysv_reply reply = { 0 };
+
+        reply.result = perform(request, &reply.facts, ret_fd);
+        *ret_reply = reply;
+        return reply.result;
+}
