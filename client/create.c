@@ -94,10 +94,12 @@ int create_check(struct shmd *connection, const char *name, uint64_t size_bytes,
 
         if (flags & ~CREATE_FLAGS)
                 return failure_words(&connection->failure, -EINVAL, "invalid flags");
-        if (size_bytes == 0)
+        if (size_bytes == 0 && options->sysv != SHMD_SYSV_ADOPT)
                 return failure_words(&connection->failure, -EINVAL, "a segment of no bytes is none");
         r = target_by_name(connection, name, ret_target);
-        return r < 0 ? r : create_options_check(connection, options);
+        if (r == 0)
+                r = create_options_check(connection, options);
+        return r < 0 ? r : sysv_options_check(connection, size_bytes, flags, options);
 }
 
 /* --- CREATE --- */
@@ -305,6 +307,8 @@ _public_ int shmd_create(struct shmd *connection, const char *name, uint64_t siz
         if (r < 0)
                 return r;
         flags |= SHMD_READ_WRITE;
+        if (options->sysv)
+                return sysv_create(connection, &target, size_bytes, flags, options, ret_segment);
         if (create_takes_steps(flags))
                 return create_in_steps(connection, &target, size_bytes, flags, options, ret_segment);
         return segment_create(connection, &target, size_bytes, flags, options, NULL, ret_segment);
@@ -350,6 +354,8 @@ _public_ int shmd_create_async(struct shmd *connection, const char *name, uint64
         r = create_check(connection, name, size_bytes, flags, options, &target);
         if (r < 0)
                 return r;
+        if (options->sysv)
+                return failure_words(&connection->failure, -EINVAL, "SysV segments can't be asked for in this way");
         if (create_takes_steps(flags))
                 return failure_words(&connection->failure, -EINVAL,
                                      "this takes several steps, which can't be submitted as one");
@@ -382,6 +388,8 @@ static int file_check(struct shmd *connection, int fd, unsigned flags, uint64_t 
 static int file_options_check(struct shmd *connection, unsigned flags, const struct shmd_create_options *options) {
         if (flags & ~CREATE_FILE_FLAGS)
                 return failure_words(&connection->failure, -EINVAL, "invalid flags for a segment made of a file");
+        if (options->sysv || options->sysv_number)
+                return failure_words(&connection->failure, -EINVAL, "a file is no SysV segment");
         if (options->maximum_bytes != 0 || options->page_bytes != 0)
                 return failure_words(&connection->failure, -EINVAL, "a file has its own size and pages");
         return create_options_check(connection, options);

@@ -159,6 +159,13 @@ static void tell_maximum(const struct shmd_wire_refusal *refusal, const char *wo
                         at_most, bytes_to_words(refusal->maximum, &maximum));
 }
 
+/* "over the kernel's limit for SysV segments: kernel.shmmni is 4096 segments, 4096 used, 1 more asked for" */
+static void tell_kernel(const struct shmd_wire_refusal *refusal, const char *setting, const char *things, char *buffer, size_t size) {
+        (void) snprintf(buffer, size,
+                        "over the kernel's limit for SysV segments: %s is %" PRIu64 " %s, %" PRIu64 " used, %" PRIu64 " more asked for",
+                        setting, refusal->maximum, things, refusal->used, refusal->requested);
+}
+
 static void tell_limit(const struct failure *failure, char *buffer, size_t size) {
         const struct shmd_wire_refusal *refusal = &failure->refusal;
 
@@ -183,6 +190,12 @@ static void tell_limit(const struct failure *failure, char *buffer, size_t size)
                 return tell_maximum(refusal, "larger than the segment's maximum", "at most", buffer, size);
         case SHMD_LIMIT_HUGE_PAGES:
                 return tell_huge_pages(refusal, buffer, size);
+        case SHMD_LIMIT_SHMMAX:
+                return tell_maximum(refusal, "too large for the kernel (kernel.shmmax)", "at most", buffer, size);
+        case SHMD_LIMIT_SHMALL:
+                return tell_kernel(refusal, "kernel.shmall", "pages", buffer, size);
+        case SHMD_LIMIT_SHMMNI:
+                return tell_kernel(refusal, "kernel.shmmni", "segments", buffer, size);
         case SHMD_LIMIT_MEMORY:
                 return tell_maximum(refusal, "not enough memory", "there are", buffer, size);
         default: /* SHMD_LIMIT_DESCRIPTORS, or one of a newer daemon: its status says enough */

@@ -6,6 +6,7 @@
  *                    the public operations: each encodes a request and decodes its reply
  *   sync             the control memory beside a segment; in it: lock, sequence, bell (sync.h)
  *   lock_users       who holds a lock and who waits, as that memory tells it
+ *   sysv             SysV segments of the kernel
  *   mappers          who has a segment's memory, from /proc
  *   async            calls that were submitted, until their functions are called
  *   loop             what shmd_dispatch() has to tell, and the descriptor to poll
@@ -583,6 +584,20 @@ void asyncs_give_up(struct shmd *connection);
 
 /* They are a parent process's, or the connection ends: nobody is told. */
 void asyncs_drop(struct shmd *connection);
+
+/* --- posix: the connection of the process --- */
+
+/* Like the C library's calls that they serve, those that take the lock are no cancellation points. 0 or -errno. */
+int default_connection_lock(int *ret_cancel_state);
+void default_connection_unlock(int cancel_state);
+/* Under the lock: made at first use, and again where the process has other credentials. */
+int default_connection_get(struct shmd **ret_connection);
+
+/* --- sysv --- */
+
+int sysv_options_check(struct shmd *connection, uint64_t size_bytes, unsigned flags, const struct shmd_create_options *options);
+int sysv_create(struct shmd *connection, const struct target *target, uint64_t size_bytes, unsigned flags,
+                const struct shmd_create_options *options, struct shmd_segment **ret_segment);
 
 /* --- watch --- */
 

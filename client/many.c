@@ -237,7 +237,9 @@ static int create_one(struct batch *batch, size_t index, const struct shmd_creat
         int r;
 
         r = create_check(batch->connection, item->name, item->size_bytes, flags, options, &target);
-        if (r == 0 && create_takes_steps(flags))
+        if (r == 0 && options->sysv)
+                r = sysv_create(batch->connection, &target, item->size_bytes, flags | SHMD_READ_WRITE, options, &batch->segments[index]);
+        else if (r == 0 && create_takes_steps(flags))
                 r = create_in_steps(batch->connection, &target, item->size_bytes, flags, options, &batch->segments[index]);
         else if (r == 0) {
                 create = create_to_wire(item->size_bytes, flags, options, mask);

@@ -20,7 +20,7 @@ static struct shmd *default_connection;
 static uid_t default_uid;
 static gid_t default_gid;
 
-static int default_connection_get(struct shmd **ret_connection) {
+int default_connection_get(struct shmd **ret_connection) {
         uid_t uid = geteuid();
         gid_t gid = getegid();
         int r;
@@ -95,7 +95,7 @@ static int default_unlink(const char *name) {
 }
 
 /* Like the C library's, these are no cancellation points: a thread that is cancelled would take the lock with it. */
-static int default_lock(int *ret_cancel_state) {
+int default_connection_lock(int *ret_cancel_state) {
         int r;
 
         r = process_init();
@@ -106,7 +106,7 @@ static int default_lock(int *ret_cancel_state) {
         return 0;
 }
 
-static void default_unlock(int cancel_state) {
+void default_connection_unlock(int cancel_state) {
         (void) pthread_mutex_unlock(&process_page->default_lock);
         (void) pthread_setcancelstate(cancel_state, &cancel_state);
 }
@@ -125,10 +125,10 @@ _public_ int shmd_shm_open(const char *name, int oflag, mode_t mode) {
         if (oflag & O_CREAT)
                 mode &= 0777 & ~process_umask();
 
-        r = default_lock(&cancel_state);
+        r = default_connection_lock(&cancel_state);
         if (r >= 0) {
                 r = default_open(name, oflag, mode);
-                default_unlock(cancel_state);
+                default_connection_unlock(cancel_state);
         }
         return posix_result(r, saved_errno);
 }
@@ -136,10 +136,10 @@ _public_ int shmd_shm_open(const char *name, int oflag, mode_t mode) {
 _public_ int shmd_shm_unlink(const char *name) {
         int saved_errno = errno, cancel_state, r;
 
-        r = default_lock(&cancel_state);
+        r = default_connection_lock(&cancel_state);
         if (r >= 0) {
                 r = default_unlink(name);
-                default_unlock(cancel_state);
+                default_connection_unlock(cancel_state);
         }
         return posix_result(r, saved_errno);
 }

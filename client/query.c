@@ -86,6 +86,10 @@ static bool segment_read(struct reader *reader, const struct shmd_wire_segment *
                 .inode = wire->inode,
                 .creator_started = wire->creator_started,
                 .opens = wire->opens,
+                .sysv_key = wire->sysv_key,
+                .sysv_id = wire->sysv_id,
+                .sysv_attached = wire->sysv_attached,
+                .registered = !!(wire->flags & SHMD_WIRE_SEGMENT_REGISTERED),
         };
         return wire->id != 0 && wire->padding == 0 && strings_read(reader, wire, ret_stat);
 }

@@ -142,7 +142,19 @@ struct shmd_create_options {
         const char *labels;     /* "key=value" lines, each ended by '\n'; at most 1024 bytes; NULL: none */
         uint64_t maximum_bytes; /* resizable up to so many bytes, all of which are charged; 0: the size is fixed */
         uint64_t page_bytes;    /* huge pages: 1 << 21 (2 MiB) or 1 << 30; sizes are rounded up to them. 0: ordinary ones */
-        uint64_t reserved[10];  /* must be zero */
+        /*
+         * A SysV segment of the kernel, which programs reach by shmget(2), too: SHMD_SYSV_MAKE makes one, SHMD_SYSV_ADOPT gives one
+         * that is there a name. Its size can't be promised: whoever holds it read-write can make it shorter. Not
+         * with maximum_bytes, page_bytes, SHMD_UNPUBLISHED, SHMD_SINGLE_WRITER, SHMD_PREALLOCATE.
+         */
+        uint32_t sysv;        /* enum shmd_sysv; 0: none */
+        uint32_t sysv_number; /* SHMD_SYSV_MAKE: the key, 0 for none (IPC_PRIVATE); SHMD_SYSV_ADOPT: the shmid */
+        uint64_t reserved[9]; /* must be zero */
+};
+
+enum shmd_sysv {
+        SHMD_SYSV_MAKE = 1,
+        SHMD_SYSV_ADOPT = 2,
 };
 
 /*
@@ -157,6 +169,10 @@ struct shmd_create_options {
  * Errors: -EEXIST; -EINVAL: a bad name, size, mode, lifetime or label, or the segment that exists is smaller; -EACCES:
  * it exists and its mode forbids it; -EFBIG: larger than the machine can map, or than the maximum; -EDQUOT; -ENOMEM:
  * too few huge pages, or with SHMD_PREALLOCATE too little memory.
+ *
+ * Of SysV segments (size_bytes is 0 with SHMD_SYSV_ADOPT, and mode): -EEXIST: the key is taken; -EDQUOT, -EFBIG: also limits of the
+ * kernel; -ENOENT, -EPERM: none with that shmid, or neither its owner nor an administrator; -EXDEV: the caller is in another IPC
+ * namespace than the daemon; -EOPNOTSUPP: the daemon has no right to their descriptors.
  */
 int shmd_create(struct shmd *connection, const char *name, uint64_t size_bytes, unsigned flags,
                 const struct shmd_create_options *options, struct shmd_segment **ret_segment);
@@ -422,8 +438,11 @@ struct shmd_stat {
         uint64_t inode;
         uint64_t creator_started; /* start time of the creator, clock ticks since boot: proc(5), stat, field 22; 0: not known */
         uint32_t opens; /* since the daemon began, modulo 2^32; a connection that has it already need not ask */
-        uint32_t reserved_word;
-        uint64_t reserved[6];
+        uint32_t registered;    /* 1: a program's own SysV segment, which shmd looks after */
+        uint32_t sysv_key;      /* SHMD_BACKING_SYSV: its key, 0 if it has none (any more) */
+        uint32_t sysv_id;       /* its shmid */
+        uint64_t sysv_attached; /* how often it is attached by shmat(2) */
+        uint64_t reserved[4];
         char creator_executable[256];
         char name[256]; /* of an unlinked segment: the name it had */
         char creator_command[64];
@@ -678,6 +697,30 @@ int shmd_stop(struct shmd *connection, unsigned flags);
  */
 int shmd_shm_open(const char *name, int oflag, mode_t mode);
 int shmd_shm_unlink(const char *name);
+
+/*
+ * shmget(2), shmat(2), shmdt(2), shmctl(2): the kernel's own segments, results and errors, and the daemon is told: it lists the segment
+ * (as "sysv/SHMID" at first), charges it to its owner, and looks after its lifetime. A process that made one, or found it,
+ * counts as a holder until it ends; attachments are the kernel's own count. On the process's connection, as above.
+ *
+ * If shmd's limits do not admit what shmd_shmget() has made, it is removed again: -1, ENOSPC. Where there is no daemon, or it is in
+ * another IPC namespace, all works and the segment is not registered; shmd_error_message(NULL) tells why.
+ */
+struct shmid_ds;
+int shmd_shmget(int key, size_t size, int shmflg); /* a key_t, which strict C does not declare */
+void *shmd_shmat(int shmid, const void *shmaddr, int shmflg);
+int shmd_shmdt(const void *shmaddr);
+int shmd_shmctl(int shmid, int command, struct shmid_ds *buffer);
+
+/*
+ * What they do besides the kernel's own calls: shmd_sysv_register() tells of a segment of the caller's, options of which lifetime,
+ * linger_usec and labels count (NULL: persist); for one that is registered already the caller becomes a holder, options do not
+ * count. shmd_sysv_removed() says that it was removed by IPC_RMID, so that its name goes at once, and not only when somebody looks.
+ * Both leave errno as it is, and the segment, too. Errors: -EPERM: the caller is not its owner; -EXDEV: another IPC namespace;
+ * -ENOENT; -EDQUOT.
+ */
+int shmd_sysv_register(int shmid, const struct shmd_create_options *options);
+int shmd_sysv_removed(int shmid);
 
 /* The version of the library, such as "0.1.0". */
 const char *shmd_version(void);

@@ -63,7 +63,7 @@ static bool needs_watching(const struct absent *absent) {
         const struct segment *segment;
 
         TAILQ_FOREACH(segment, &absent->client.created, by_creator)
-                if (segment->lifetime == WIRE_LIFETIME_CREATOR)
+                if (segment->lifetime == WIRE_LIFETIME_CREATOR || segment->sysv.registered)
                         return true;
         return false;
 }

@@ -47,9 +47,11 @@ static void on_record(struct segment *segment, void *userdata) {
         store_record(&daemon->store, segment);
 }
 
-static void close_segment(struct daemon *daemon, struct segment *segment) {
+static void close_segment(struct daemon *daemon, struct segment *segment, bool remove) {
         store_drop(&daemon->store, segment);
         control_close(segment);
+        if (segment->backing == WIRE_BACKING_SYSV)
+                sysv_release(&daemon->sysv, segment, remove);
         memfd_close_segment(&daemon->memfd, segment, &daemon->worker, &daemon->discarder);
         segment_free(segment);
 }
@@ -88,7 +90,7 @@ static void on_free(struct segment *segment, void *userdata) {
                 arm_linger(daemon);
                 return;
         case SETTLED_FREE:
-                close_segment(daemon, segment);
+                close_segment(daemon, segment, true);
                 server_consider_idle(&daemon->server);
                 tell_totals(daemon);
                 return;
@@ -301,6 +303,9 @@ static int init_parts(struct daemon *daemon, const struct handover *handover) {
         r = memfd_init(&daemon->memfd, (unsigned) MIN(daemon->descriptors_max / 4, 65536u));
         if (r < 0)
                 return fail("use /proc/self/fd", r);
+        r = sysv_init(&daemon->sysv, daemon->options->socket_path);
+        if (r < 0)
+                return fail("remember a path", r);
         r = lease_init(&daemon->lease, daemon->base, &daemon->memfd, on_free, daemon);
         if (r < 0)
                 return fail("use inotify", r);
@@ -367,6 +372,7 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
                 .store.next.fd = -EBADF,
                 .store.notifier.event_fd = -EBADF,
                 .lease.inotify_fd = -EBADF,
+                .sysv.helper_fd = -EBADF,
                 .worker.event_fd = -EBADF,
                 .discarder.event_fd = -EBADF,
                 .memfd.proc_fd = -EBADF,
@@ -419,9 +425,12 @@ static void close_all_segments(struct daemon *daemon) {
         else if (daemon->registry.segments > 0)
                 report_lost_all(daemon, daemon->registry.segments, daemon->registry.bytes);
         while ((segment = registry_first(&daemon->registry))) {
+                /* Nobody looks after it from here on: what shmd made goes, and what was to go already. */
+                bool remove = !daemon->kept && (segment->sysv.made || segment->state == WIRE_STATE_UNLINKED);
+
                 lease_forget(&daemon->lease, segment);
                 registry_remove(segment);
-                close_segment(daemon, segment);
+                close_segment(daemon, segment, remove);
         }
 }
 
@@ -448,6 +457,7 @@ static void daemon_done(struct daemon *daemon) {
         worker_done(&daemon->worker);
         worker_abandon(&daemon->discarder);
         lease_done(&daemon->lease);
+        sysv_done(&daemon->sysv);
         generation_done(&daemon->generation);
         memfd_done(&daemon->memfd);
         registry_done(&daemon->registry);

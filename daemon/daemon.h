@@ -20,6 +20,7 @@
 #include "report.h"
 #include "server.h"
 #include "store.h"
+#include "sysv.h"
 #include "watch.h"
 #include "worker.h"
 
@@ -37,6 +38,7 @@ struct daemon {
         struct registry registry;
         struct memfd memfd;
         struct lease lease;
+        struct sysv sysv;
         struct worker worker;
         struct worker discarder; /* closes what clients sent: one that never comes back holds up nobody */
         struct generation generation;

@@ -89,7 +89,8 @@ int op_find_target(struct op_context *context, const struct shmd_wire_target *ta
         if (!context->segment)
                 return SHMD_NOT_FOUND;
         (void) memfd_refresh(context->segment);
-        return 0;
+        /* A SysV segment may turn out to have been removed in the kernel. */
+        return context->name && !segment_has_name(context->segment) ? SHMD_NOT_FOUND : 0;
 }
 
 static int check_right(struct op_context *context, const void *body) {

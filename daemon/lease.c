@@ -10,6 +10,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "sysv.h"
 #include "util.h"
 
 /* Before the first, second, … repetition of a question. Microseconds. */
@@ -26,13 +27,9 @@ static int compare_watch(struct segment *a, struct segment *b) {
 
 TREE_GENERATE(watch_tree, segment, custody.by_watch, compare_watch)
 
-/* A file of its creator's is not the daemon's to lease: there the connections' holds are all that counts. */
-bool lease_is_held(struct lease *lease, struct segment *segment) {
+static bool ask_kernel(struct segment *segment) {
         int fd = segment->custody.guard_fd;
 
-        if (segment->backing == WIRE_BACKING_FILE)
-                return false;
-        memfd_close_shared(lease->memfd, segment);
         if (fcntl(fd, F_SETLEASE, F_WRLCK) < 0) {
                 if (errno != EAGAIN)
                         log_warning("cannot ask who has segment %" PRIu64 ": %s", segment->id, strerror(errno));
@@ -42,10 +39,20 @@ bool lease_is_held(struct lease *lease, struct segment *segment) {
         return false;
 }
 
+/* A file of its creator's is not the daemon's to lease: there the connections' holds are all that counts. */
+bool lease_is_held(struct lease *lease, struct segment *segment) {
+        if (segment->backing == WIRE_BACKING_FILE)
+                return false;
+        memfd_close_shared(lease->memfd, segment);
+        return segment->backing == WIRE_BACKING_SYSV ? sysv_is_held(segment, ask_kernel) : ask_kernel(segment);
+}
+
 static int watch_add(struct lease *lease, struct segment *segment) {
         char path[64];
         int wd;
 
+        if (segment->custody.guard_fd < 0)
+                return -EBADF;
         (void) snprintf(path, sizeof(path), "/proc/self/fd/%d", segment->custody.guard_fd);
         wd = inotify_add_watch(lease->inotify_fd, path, IN_CLOSE);
         if (wd < 0)
@@ -124,7 +131,8 @@ void lease_await(struct lease *lease, struct segment *segment) {
                 }
                 r = watch_add(lease, segment);
                 if (r < 0) {
-                        log_warning("cannot watch segment %" PRIu64 ", asking every two seconds: %s", segment->id, strerror(-r));
+                        log_message(r == -EBADF ? LOG_DEBUG : LOG_WARNING,
+                                    "cannot watch segment %" PRIu64 ", asking every two seconds: %s", segment->id, strerror(-r));
                         segment->custody.watch = UNWATCHED;
                 }
         }

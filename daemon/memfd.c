@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 
 #include "status.h"
+#include "sysv.h"
 #include "util.h"
 
 #ifndef MFD_NOEXEC_SEAL
@@ -201,11 +202,13 @@ int memfd_create_segment(struct memfd *memfd, struct segment *segment, bool writ
 
 /* statx(2) with AT_STATX_DONT_SYNC asks no remote server, and no file system in user space. */
 static int stat_quickly(int fd, struct statx *ret) {
-        return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, ret) < 0 ? negative_errno() : 0;
+        return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_BTIME, ret) < 0 ? negative_errno() : 0;
 }
 
+/* SysV segments of different IPC namespaces may have the same number on the same device, but were not born in the same nanosecond. */
 static bool is_same_file(const struct statx *a, const struct statx *b) {
-        return a->stx_dev_major == b->stx_dev_major && a->stx_dev_minor == b->stx_dev_minor && a->stx_ino == b->stx_ino;
+        return a->stx_dev_major == b->stx_dev_major && a->stx_dev_minor == b->stx_dev_minor && a->stx_ino == b->stx_ino &&
+               a->stx_btime.tv_sec == b->stx_btime.tv_sec && a->stx_btime.tv_nsec == b->stx_btime.tv_nsec;
 }
 
 static bool is_open_for(int fd, int access) {
@@ -359,7 +362,7 @@ void memfd_close_segment(struct memfd *memfd, struct segment *segment, struct wo
         if (segment->backing == WIRE_BACKING_FILE) {
                 worker_close(discarder, segment->owner.uid, guard);
                 worker_close(discarder, segment->owner.uid, TAKE_FD(segment->custody.shared_fd[SHMD_ACCESS_READ]));
-        } else if (segment->maximum >= CLOSE_ELSEWHERE_BYTES)
+        } else if (guard >= 0 && segment->maximum >= CLOSE_ELSEWHERE_BYTES)
                 worker_close(worker, segment->owner.uid, guard);
         else
                 close_fd(guard);
@@ -420,6 +423,8 @@ uint64_t memfd_refresh(struct segment *segment) {
 
         if (segment->backing == WIRE_BACKING_FILE)
                 return refresh_file(segment);
+        if (segment->backing == WIRE_BACKING_SYSV)
+                return sysv_refresh(segment);
         if (fstat(segment->custody.guard_fd, &st) < 0)
                 return 0;
         segment->device = st.st_dev;

@@ -18,16 +18,51 @@ static int reply_changed(struct op_context *context) {
         return op_reply(context, &reply, NULL, 0);
 }
 
+/* Each kind has its own truth: a file its own mode, which is its owner's; the kernel's segment both of its own and of the inode. */
+static int set_mode(struct op_context *context, struct segment *segment, mode_t mode) {
+        if (segment->backing == WIRE_BACKING_FILE)
+                return 0;
+        if (segment->backing == WIRE_BACKING_SYSV)
+                return sysv_set_owner(&context->daemon->sysv, segment,
+                                      &(struct ownership) { segment->owner.uid, segment->owner.gid, mode });
+        if (fchmod(segment->custody.guard_fd, mode) < 0)
+                return errno == EPERM ? SHMD_INVALID : negative_errno();
+        return 0;
+}
+
+static int set_owner(struct op_context *context, struct segment *segment, const struct ownership *before,
+                     const struct ownership *after) {
+        int r;
+
+        if (segment->backing == WIRE_BACKING_FILE)
+                return 0;
+        if (segment->backing == WIRE_BACKING_SYSV) {
+                r = sysv_set_owner(&context->daemon->sysv, segment, after);
+                if (r != 0) { /* it was his before, whatever the limits are */
+                        registry_refresh(segment, before, segment->size);
+                        store_record(&context->daemon->store, segment);
+                }
+                return r;
+        }
+        if (fchown(segment->custody.guard_fd, after->uid, after->gid) == 0)
+                return 0;
+        r = negative_errno();
+        (void) memfd_refresh(segment);
+        return r == -EPERM ? op_refuse(context, SHMD_NOT_ADMINISTRATOR, segment) : r;
+}
+
 int op_chmod(struct op_context *context, const struct shmd_wire_chmod *body) {
         struct segment *segment = context->segment;
         mode_t mode = segment->posix ? body->mode : body->mode & 0666;
+        int r;
 
         if (context->tail_size > 0 || body->padding != 0)
                 return SHMD_MALFORMED;
         if (body->mode > 0777)
                 return SHMD_INVALID;
-        if (segment->backing != WIRE_BACKING_FILE && fchmod(segment->custody.guard_fd, mode) < 0)
-                return errno == EPERM ? SHMD_INVALID : negative_errno();
+        r = set_mode(context, segment, mode);
+        if (r != 0)
+                return r;
         segment->owner.mode = mode;
         store_record(&context->daemon->store, segment);
         return reply_changed(context);
@@ -50,11 +85,9 @@ int op_chown(struct op_context *context, const struct shmd_wire_chown *body) {
         r = registry_set_owner(segment, &after, &context->refusal);
         if (r != 0)
                 return r;
-        if (segment->backing != WIRE_BACKING_FILE && fchown(segment->custody.guard_fd, body->uid, body->gid) < 0) {
-                r = negative_errno();
-                (void) memfd_refresh(segment);
-                return r == -EPERM ? op_refuse(context, SHMD_NOT_ADMINISTRATOR, segment) : r;
-        }
+        r = set_owner(context, segment, &before, &after);
+        if (r != 0)
+                return r;
         return reply_changed(context);
 }
 

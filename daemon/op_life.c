@@ -189,6 +189,9 @@ int op_freeze(struct op_context *context, const struct shmd_wire_freeze *body) {
                 return SHMD_MALFORMED;
         if (context->segment->backing == WIRE_BACKING_FILE)
                 return SHMD_OF_FILE;
+        /* The kernel lets nobody seal its own segments. */
+        if (context->segment->backing == WIRE_BACKING_SYSV)
+                return SHMD_UNSUPPORTED;
         return start_job(context, 0);
 }
 

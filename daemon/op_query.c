@@ -23,7 +23,8 @@ static bool may_see_holders(const struct op_context *context, const struct segme
 
 /* Whether there is somebody beyond the connections that hold it; asks the kernel if no connection does. */
 static bool is_held_elsewhere(struct op_context *context, struct segment *segment) {
-        if (!segment->handed_out || segment->attached > 0)
+        /* A SysV segment can be had without the daemon. */
+        if ((!segment->handed_out && segment->backing != WIRE_BACKING_SYSV) || segment->attached > 0)
                 return false;
         if (lease_is_held(&context->daemon->lease, segment))
                 return segment->holders == 0;
@@ -35,7 +36,8 @@ static uint8_t segment_flags(const struct segment *segment, bool elsewhere) {
         return (segment->posix ? SHMD_WIRE_SEGMENT_POSIX : 0) | (elsewhere ? SHMD_WIRE_SEGMENT_UNKNOWN : 0) |
                (segment->resizable ? SHMD_WIRE_SEGMENT_RESIZABLE : 0) |
                (segment->single_writer ? SHMD_WIRE_SEGMENT_SINGLE_WRITER : 0) |
-               (segment->truncated ? SHMD_WIRE_SEGMENT_TRUNCATED : 0);
+               (segment->truncated ? SHMD_WIRE_SEGMENT_TRUNCATED : 0) |
+               (segment->sysv.registered ? SHMD_WIRE_SEGMENT_REGISTERED : 0);
 }
 
 static void describe(struct op_context *context, struct segment *segment, struct shmd_wire_segment *ret) {
@@ -72,6 +74,11 @@ static void describe(struct op_context *context, struct segment *segment, struct
                 .unit_size = (uint16_t) strlen(segment->creator.unit),
                 .executable_size = (uint16_t) strlen(segment->creator.executable),
         };
+        if (segment->backing == WIRE_BACKING_SYSV) {
+                ret->sysv_key = segment->sysv.key;
+                ret->sysv_id = (uint32_t) segment->sysv.shmid;
+                ret->sysv_attached = sysv_attached(segment);
+        }
 }
 
 static char *append(char *p, const void *data, size_t size) {
@@ -141,13 +148,20 @@ static bool list_add(struct listing *listing, struct segment *segment) {
         return true;
 }
 
+/* Looked at, it may turn out to have been removed in the kernel: then it is not among the named any more. */
+static bool loses_name(struct segment *segment) {
+        if (segment->backing == WIRE_BACKING_SYSV)
+                (void) sysv_refresh(segment);
+        return !segment_has_name(segment);
+}
+
 static void list_named(struct listing *listing, const struct shmd_wire_list *body) {
         struct registry *registry = &listing->context->daemon->registry;
         const char *prefix = listing->context->tail;
         struct segment *segment;
 
         segment = registry_next_name(registry, prefix, body->prefix_size, prefix + body->prefix_size, body->after_size);
-        while (segment && list_add(listing, segment))
+        while (segment && (loses_name(segment) || list_add(listing, segment)))
                 segment = registry_next_name(registry, prefix, body->prefix_size, segment->name, segment->name_size);
 }
 

@@ -74,6 +74,11 @@ int op_resume(struct op_context *context, const struct shmd_wire_resume *body) {
                 return SHMD_MALFORMED;
         if (!segment)
                 return SHMD_NOT_FOUND;
+        if (segment->backing == WIRE_BACKING_SYSV) {
+                r = sysv_open_guard(&context->daemon->sysv, segment);
+                if (r != 0)
+                        return r;
+        }
         if (!memfd_matches(segment, context->fds->fd[0], body->access == SHMD_ACCESS_WRITE))
                 return SHMD_DENIED;
         /* Another one of the daemon's own memory is closed in no time: session_may_bring() is not for thousands that come back. */
@@ -116,7 +121,9 @@ static bool is_idle(struct op_context *context, struct segment *segment, uint64_
         /* Zero: it was held by descriptors that went their own way, and the kernel had not been asked since. */
         uint64_t since_usec = segment->idle_usec > 0 ? segment->idle_usec : context->now_usec;
 
-        if (segment->attached > 0 || (segment->handed_out && lease_is_held(&context->daemon->lease, segment)))
+        bool had = segment->handed_out || segment->backing == WIRE_BACKING_SYSV;
+
+        if (segment->attached > 0 || (had && lease_is_held(&context->daemon->lease, segment)))
                 return false;
         return context->now_usec >= since_usec && context->now_usec - since_usec >= idle_usec;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "opening.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "daemon.h"
@@ -32,6 +34,8 @@ void opening_abort(struct op_context *context, struct opening *opening) {
         hold_abort(opening->hold);
         if (opening->created) {
                 store_drop(&daemon->store, opening->segment);
+                if (opening->segment->backing == WIRE_BACKING_SYSV)
+                        sysv_release(&daemon->sysv, opening->segment, opening->segment->sysv.made);
                 memfd_close_segment(&daemon->memfd, opening->segment, &daemon->worker, &daemon->discarder);
                 registry_abort(opening->segment);
         }
@@ -61,14 +65,24 @@ static int check_visible(struct op_context *context, const struct segment *segme
         return 0;
 }
 
+/* Of a SysV segment its creator has the owner's rights, too: ipc/util.c, ipcperms(). */
+static struct ownership ownership_for(struct op_context *context, const struct segment *segment) {
+        struct ownership owner = segment->owner;
+
+        if (segment->backing == WIRE_BACKING_SYSV && context->session->credentials.uid == segment->sysv.creator_uid)
+                owner.uid = segment->sysv.creator_uid;
+        return owner;
+}
+
 static int check_open(struct op_context *context, struct segment *segment, uint32_t flags) {
         bool write = flags & SHMD_WIRE_WRITE;
+        struct ownership as_kernel_has_it = ownership_for(context, segment);
         int r;
 
         r = check_visible(context, segment);
         if (r != 0)
                 return r;
-        r = policy_open(&context->session->credentials, &segment->owner, write);
+        r = policy_open(&context->session->credentials, &as_kernel_has_it, write);
         if (r != 0)
                 return op_refuse(context, r, segment);
         if (write && segment->frozen)
@@ -76,6 +90,17 @@ static int check_open(struct op_context *context, struct segment *segment, uint3
         if (write && segment->single_writer && segment->state != WIRE_STATE_UNPUBLISHED)
                 return op_refuse(context, SHMD_ONE_WRITER, segment);
         return 0;
+}
+
+/* A registered segment's descriptor is got when somebody wants it. */
+static int open_sysv_guard(struct op_context *context, struct segment *segment) {
+        bool exported = segment->sysv.exported;
+        int r;
+
+        r = sysv_open_guard(&context->daemon->sysv, segment);
+        if (!exported && segment->sysv.exported)
+                store_record(&context->daemon->store, segment);
+        return r;
 }
 
 int opening_prepare_open(struct op_context *context, struct segment *segment, uint32_t flags, struct opening *ret_opening) {
@@ -87,6 +112,8 @@ int opening_prepare_open(struct op_context *context, struct segment *segment, ui
         opening.segment = segment;
         opening.flags = flags;
         r = check_open(context, segment, flags);
+        if (r == 0 && segment->backing == WIRE_BACKING_SYSV)
+                r = open_sysv_guard(context, segment);
         if (r != 0)
                 return r;
         r = hold_reserve(&context->session->client, segment, &opening.hold, &context->refusal);
@@ -107,6 +134,13 @@ int opening_prepare_open(struct op_context *context, struct segment *segment, ui
 }
 
 /* --- what is new --- */
+
+/* Where its memory comes from. */
+enum source {
+        SOURCE_NEW,
+        SOURCE_FILE,
+        SOURCE_SYSV,
+};
 
 static int refuse_size(struct op_context *context, uint64_t requested, uint64_t maximum, enum shmd_limit limit) {
         context->refusal.limit = limit;
@@ -151,16 +185,22 @@ static bool combination_is_valid(const struct shmd_wire_create *body, bool file)
         return !file || !(body->page_shift || body->maximum || (flags & (SHMD_WIRE_POSIX | SHMD_WIRE_SINGLE_WRITER | SHMD_WIRE_PRIVATE | SHMD_WIRE_DETACHED)));
 }
 
+static enum wire_backing backing_of(const struct shmd_wire_create *body, enum source source) {
+        if (source != SOURCE_NEW)
+                return source == SOURCE_FILE ? WIRE_BACKING_FILE : WIRE_BACKING_SYSV;
+        return body->page_shift ? WIRE_BACKING_HUGETLB : WIRE_BACKING_MEMFD;
+}
+
 /* Everything about a CREATE that can be judged without looking at the registry. */
-static int make_plan(struct op_context *context, const struct shmd_wire_create *body, const char *tail, size_t tail_size, bool file,
-                     struct segment_plan *ret_plan) {
+static int make_plan(struct op_context *context, const struct shmd_wire_create *body, const char *tail, size_t tail_size,
+                     enum source source, struct segment_plan *ret_plan) {
         const char *labels = tail + body->name_size;
         struct segment_plan plan = {
                 .labels = labels,
                 .labels_size = body->labels_size,
                 .linger_usec = body->linger_usec,
                 .lifetime = body->lifetime,
-                .backing = file ? WIRE_BACKING_FILE : body->page_shift ? WIRE_BACKING_HUGETLB : WIRE_BACKING_MEMFD,
+                .backing = backing_of(body, source),
                 .page_shift = (uint8_t) body->page_shift,
                 .token = body->token,
                 .posix = body->flags & SHMD_WIRE_POSIX,
@@ -171,7 +211,7 @@ static int make_plan(struct op_context *context, const struct shmd_wire_create *
 
         if (body->padding != 0 || (size_t) body->name_size + body->labels_size != tail_size)
                 return SHMD_MALFORMED;
-        if (!combination_is_valid(body, file))
+        if (!combination_is_valid(body, source == SOURCE_FILE))
                 return SHMD_INVALID;
         r = op_check_name(tail, body->name_size, &plan.name, &plan.name_size);
         if (r != 0)
@@ -181,7 +221,7 @@ static int make_plan(struct op_context *context, const struct shmd_wire_create *
         context->name = plan.name;
         context->name_size = plan.name_size;
         plan.mode = plan.posix ? body->mode : body->mode & 0666;
-        r = plan_size(context, body, file, &plan);
+        r = plan_size(context, body, source == SOURCE_FILE, &plan);
         if (r != 0)
                 return r;
         *ret_plan = plan;
@@ -267,7 +307,7 @@ int opening_prepare_create(struct op_context *context, const struct shmd_wire_cr
         struct segment *existing;
         int r;
 
-        r = make_plan(context, body, tail, tail_size, files, &plan);
+        r = make_plan(context, body, tail, tail_size, files ? SOURCE_FILE : SOURCE_NEW, &plan);
         if (r != 0)
                 return r;
         existing = plan.unpublished ? NULL : find_living(context, plan.name, plan.name_size);
@@ -303,6 +343,208 @@ int opening_prepare_create(struct op_context *context, const struct shmd_wire_cr
         return 0;
 }
 
+/* --- SysV --- */
+
+/* The kernel's, in the caller's words: he has to mean the same segment, in the same namespace. */
+static int find_in_kernel(struct op_context *context, const struct shmd_wire_create_sysv *body, struct sysv_facts *ret_facts) {
+        struct sysv_facts facts;
+        int r;
+
+        r = body->shmid > INT32_MAX ? -EINVAL : sysv_kernel_stat((int) body->shmid, &facts);
+        if (r == -EINVAL)
+                return SHMD_NOT_FOUND;
+        if (r < 0)
+                return r;
+        if (facts.removed || facts.changed_sec != (int64_t) body->changed_sec)
+                return SHMD_NOT_FOUND;
+        *ret_facts = facts;
+        context->refusal.uid = facts.uid;
+        context->refusal.gid = facts.gid;
+        context->refusal.mode = facts.mode;
+        return 0;
+}
+
+/* Who registers pays: so it is the owner himself, whatever else he may be. */
+static int may_take(struct op_context *context, const struct shmd_wire_create_sysv *body, const struct sysv_facts *facts) {
+        const struct ownership owner = { facts->uid, facts->gid, facts->mode };
+
+        if (body->kind == SHMD_WIRE_SYSV_ADOPT)
+                return policy_manage(&context->session->credentials, &owner);
+        return context->session->credentials.uid == facts->uid ? 0 : SHMD_NOT_OWNER;
+}
+
+static int check_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body) {
+        uint32_t flags = body->create.flags;
+
+        if (body->padding != 0 || body->kind < SHMD_WIRE_SYSV_MAKE || body->kind > SHMD_WIRE_SYSV_REMOVED)
+                return SHMD_MALFORMED;
+        if ((flags & ~(SHMD_WIRE_WRITE | SHMD_WIRE_CREATE | SHMD_WIRE_PRIVATE)) || body->create.maximum || body->create.page_shift)
+                return SHMD_INVALID;
+        /* What is adopted is what was meant, or nothing. */
+        if (body->kind != SHMD_WIRE_SYSV_MAKE && ((flags & SHMD_WIRE_CREATE) || body->create.mode || body->create.size || body->key))
+                return SHMD_INVALID;
+        if (body->kind == SHMD_WIRE_SYSV_MAKE && (body->shmid || body->changed_sec))
+                return SHMD_INVALID;
+        return body->ipc_namespace != 0 && body->ipc_namespace == context->daemon->sysv.ipc_namespace ? 0 : SHMD_OTHER_NAMESPACE;
+}
+
+static int build_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body, struct sysv_facts *facts,
+                      struct segment *segment, int *ret_fd) {
+        struct sysv *sysv = &context->daemon->sysv;
+        int r;
+
+        switch (body->kind) {
+        case SHMD_WIRE_SYSV_MAKE:
+                r = sysv_make(sysv, body->key, segment->size, &segment->owner, facts, ret_fd);
+                return r < 0 ? sysv_refuse_make(r, segment->size, &context->refusal) : 0;
+        case SHMD_WIRE_SYSV_ADOPT:
+                r = sysv_export(sysv, facts, ret_fd);
+                return r == -EPERM || r == -EACCES ? SHMD_NO_SYSV : r == -EINVAL || r == -ESTALE ? SHMD_NOT_FOUND : r;
+        default:
+                return 0;
+        }
+}
+
+/* It is in the kernel, and from now on in the segment's keeping. */
+static int take_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body, const struct sysv_facts *facts, int fd,
+                     struct opening *opening) {
+        struct segment *segment = opening->segment;
+        bool write = opening->flags & SHMD_WIRE_WRITE;
+
+        segment->sysv.made = body->kind == SHMD_WIRE_SYSV_MAKE;
+        segment->sysv.registered = body->kind == SHMD_WIRE_SYSV_REGISTER;
+        segment->sysv.exported = fd >= 0;
+        /* What is adopted is its owner's, whoever asks for it. */
+        registry_refresh(segment, &(struct ownership) { facts->uid, facts->gid, facts->mode }, segment->size);
+        sysv_hold(&context->daemon->sysv, segment, facts, fd);
+        if (segment->sysv.registered)
+                return 0;
+        return memfd_open_segment(&context->daemon->memfd, segment, write, true, &opening->fd, &opening->fd_owned);
+}
+
+/* CREATE_SYSV of what shmd does not know yet. facts: of the kernel's segment, if it is there. */
+static int prepare_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body, struct segment_plan *plan,
+                        struct sysv_facts *facts, struct opening *ret_opening) {
+        struct session *session = context->session;
+        struct opening opening;
+        int fd = -EBADF, r;
+
+        session_describe(session);
+        opening_init(&opening);
+        opening.flags = body->create.flags;
+        r = registry_reserve(&context->daemon->registry, &session->client, plan, context->now_usec, &opening.segment, &context->refusal);
+        if (r != 0)
+                return r;
+        opening.created = true;
+        r = hold_reserve(&session->client, opening.segment, &opening.hold, &context->refusal);
+        if (r == 0)
+                r = build_sysv(context, body, facts, opening.segment, &fd);
+        if (r == 0)
+                r = take_sysv(context, body, facts, fd, &opening);
+        if (r == 0) {
+                remember_creator(session, opening.segment);
+                r = store_put(&context->daemon->store, opening.segment);
+        }
+        if (r != 0) {
+                opening_abort(context, &opening);
+                return r;
+        }
+        *ret_opening = opening;
+        return 0;
+}
+
+/* A name for what has none: sysv/SHMID. Where somebody has taken that, with the id that the segment will have behind it. */
+static void choose_name(struct op_context *context, int shmid, char *buffer, size_t size) {
+        struct registry *registry = &context->daemon->registry;
+        int length = snprintf(buffer, size, "sysv/%d", shmid);
+
+        if (registry_find_name(registry, buffer, (size_t) length))
+                (void) snprintf(buffer, size, "sysv/%d.%" PRIu64, shmid, registry->next_id);
+}
+
+/* The plan of a segment that is in the kernel already: its size and mode are what they are. */
+static int plan_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body, const struct sysv_facts *facts,
+                     char (*tail)[SHMD_NAME_MAX + SHMD_LABELS_MAX], struct segment_plan *ret_plan) {
+        struct shmd_wire_create create = body->create;
+        char name[64];
+
+        if (context->tail_size > sizeof(*tail) || create.name_size > context->tail_size)
+                return SHMD_MALFORMED;
+        memcpy(*tail, context->tail, context->tail_size);
+        if (body->kind != SHMD_WIRE_SYSV_MAKE) {
+                create.size = facts->size;
+                create.mode = facts->mode;
+        }
+        if (create.name_size == 0 && body->kind == SHMD_WIRE_SYSV_REGISTER) {
+                if (context->tail_size > SHMD_LABELS_MAX)
+                        return SHMD_INVALID;
+                choose_name(context, (int) body->shmid, name, sizeof(name));
+                create.name_size = (uint16_t) strlen(name);
+                memcpy(*tail + create.name_size, context->tail, context->tail_size);
+                memcpy(*tail, name, create.name_size);
+                return make_plan(context, &create, *tail, context->tail_size + create.name_size, SOURCE_SYSV, ret_plan);
+        }
+        return make_plan(context, &create, *tail, context->tail_size, SOURCE_SYSV, ret_plan);
+}
+
+/* Another process of those that use it, or the same one again. */
+static int hold_registered(struct op_context *context, struct segment *segment, struct opening *ret_opening) {
+        struct ownership owner = ownership_for(context, segment);
+        struct opening opening;
+        int r;
+
+        r = policy_open(&context->session->credentials, &owner, false);
+        if (r != 0)
+                return op_refuse(context, r, segment);
+        opening_init(&opening);
+        opening.segment = segment;
+        r = hold_reserve(&context->session->client, segment, &opening.hold, &context->refusal);
+        if (r == 0)
+                *ret_opening = opening;
+        return r;
+}
+
+static int prepare_known(struct op_context *context, const struct shmd_wire_create_sysv *body, struct segment *segment,
+                         struct opening *ret_opening) {
+        if (body->kind == SHMD_WIRE_SYSV_REGISTER)
+                return hold_registered(context, segment, ret_opening);
+        if (is_own_creation(context, &body->create, segment)) {
+                int r = opening_prepare_open(context, segment, body->create.flags & OPEN_FLAGS, ret_opening);
+
+                ret_opening->made_before = r == 0;
+                return r;
+        }
+        return op_refuse(context, SHMD_EXISTS, segment);
+}
+
+int opening_prepare_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body, struct opening *ret_opening) {
+        static char tail[SHMD_NAME_MAX + SHMD_LABELS_MAX]; /* the context's name points to it until the request is answered */
+        struct segment *existing = NULL;
+        struct sysv_facts facts = { 0 };
+        struct segment_plan plan;
+        int r;
+
+        if (body->kind != SHMD_WIRE_SYSV_MAKE) {
+                existing = body->shmid > INT32_MAX ? NULL : sysv_find(&context->daemon->sysv, (int) body->shmid);
+                if (existing)
+                        return prepare_known(context, body, existing, ret_opening);
+                r = find_in_kernel(context, body, &facts);
+                if (r == 0)
+                        r = may_take(context, body, &facts);
+                if (r != 0)
+                        return r;
+        }
+        r = plan_sysv(context, body, &facts, &tail, &plan);
+        if (r != 0)
+                return r;
+        existing = find_living(context, plan.name, plan.name_size);
+        if (existing && body->kind == SHMD_WIRE_SYSV_MAKE)
+                return open_existing(context, &body->create, existing, ret_opening);
+        if (existing)
+                return op_refuse(context, SHMD_EXISTS, existing);
+        return prepare_sysv(context, body, &plan, &facts, ret_opening);
+}
+
 /* --- both --- */
 
 void opening_commit(struct op_context *context, struct opening *opening) {
@@ -336,8 +578,8 @@ static int answer_and_commit(struct op_context *context, struct opening *opening
         struct shmd_wire_opened reply = opening_describe(context->daemon, opening);
         int r;
 
-        /* Answer before the commit: it is the last step that can fail. */
-        r = op_reply(context, &reply, &opening->fd, 1);
+        /* Answer before the commit: it is the last step that can fail. Who registers has no use for a descriptor. */
+        r = op_reply(context, &reply, &opening->fd, opening->fd >= 0);
         if (r < 0)
                 opening_abort(context, opening);
         else
@@ -388,4 +630,27 @@ int op_create(struct op_context *context, const struct shmd_wire_create *body) {
 
 int op_create_file(struct op_context *context, const struct shmd_wire_create *body) {
         return create(context, body, context->fds->fd);
+}
+
+/* It says that it has removed a segment: what counts is whether the kernel still has it. */
+static int note_removed(struct op_context *context, uint32_t shmid) {
+        struct segment *segment = shmid > INT32_MAX ? NULL : sysv_find(&context->daemon->sysv, (int) shmid);
+        const struct shmd_wire_opened reply = { .id = segment ? segment->id : 0 };
+
+        if (segment)
+                (void) sysv_refresh(segment);
+        return op_reply(context, &reply, NULL, 0);
+}
+
+int op_create_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body) {
+        struct opening opening;
+        int r;
+
+        r = check_sysv(context, body);
+        if (r != 0)
+                return r;
+        if (body->kind == SHMD_WIRE_SYSV_REMOVED)
+                return context->tail_size > 0 ? SHMD_MALFORMED : note_removed(context, body->shmid);
+        r = opening_prepare_sysv(context, body, &opening);
+        return r != 0 ? r : answer_and_commit(context, &opening);
 }

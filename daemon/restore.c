@@ -230,10 +230,6 @@ static ssize_t peek(int fd, struct carried *ret_carried, struct wire_fds *fds) {
         return (message.msg_flags & MSG_CTRUNC) && fds->count < CARRIED_MAX ? -EMFILE : n;
 }
 
-static unsigned own_fds(const struct segment *segment) {
-        return segment->backing == WIRE_BACKING_FILE ? 2 : 1;
-}
-
 /* A lease that the daemon had taken when it died would keep everybody waiting. */
 static void adopt_guard(struct segment *segment, struct wire_fds *fds) {
         segment->custody.guard_fd = TAKE_FD(fds->fd[0]);
@@ -245,8 +241,8 @@ static void adopt_guard(struct segment *segment, struct wire_fds *fds) {
 
 /* It was sent again when it got control memory: what is new in the later message, whichever is read first. */
 static int adopt(struct segment *segment, struct carrier *carrier, const struct carried *carried, struct wire_fds *fds) {
-        unsigned next = own_fds(segment);
-        bool news = segment->custody.guard_fd < 0;
+        unsigned next = store_own_fds(segment);
+        bool news = segment->backing != WIRE_BACKING_SYSV && segment->custody.guard_fd < 0;
         int r = 0;
 
         if (news)
@@ -268,7 +264,7 @@ static int adopt(struct segment *segment, struct carrier *carrier, const struct 
 
 static bool fits(const struct segment *segment, const struct carried *carried, const struct wire_fds *fds) {
         return segment && carried->control < 1u << SHMD_WIRE_CONTROL_PARTS &&
-               fds->count == own_fds(segment) + (unsigned) __builtin_popcountll(carried->control);
+               fds->count == store_own_fds(segment) + (unsigned) __builtin_popcountll(carried->control);
 }
 
 /* Huge pages are reserved without being counted; a file is its owner's to keep. */
@@ -335,12 +331,27 @@ static int read_carriers(struct daemon *daemon, const struct handover *handover)
 
 /* --- together --- */
 
+/* What was removed in the kernel meanwhile goes as any other whose name is taken away. */
+static void check_sysv(struct daemon *daemon, struct segment *segment, struct restored *restored) {
+        if (sysv_restore(&daemon->sysv, segment)) {
+                restored->segments++;
+                return;
+        }
+        report_lost(daemon, segment->name, segment->id, segment->owner.uid, "it was removed from the kernel");
+        registry_unlink(segment, now_realtime_usec());
+        restored->lost++;
+}
+
 static void check_all(struct daemon *daemon, struct restored *restored) {
         struct segment *segment;
         uint64_t id = 0;
 
         while ((segment = registry_next_id(&daemon->registry, id))) {
                 id = segment->id;
+                if (segment->backing == WIRE_BACKING_SYSV) {
+                        check_sysv(daemon, segment, restored);
+                        continue;
+                }
                 if (segment->custody.guard_fd >= 0) {
                         (void) memfd_refresh(segment);
                         restored->segments++;

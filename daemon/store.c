@@ -338,10 +338,24 @@ static bool compaction_settle(struct store *store) {
 
 /* --- carriers --- */
 
+unsigned store_own_fds(const struct segment *segment) {
+        if (segment->backing == WIRE_BACKING_SYSV)
+                return 0;
+        return segment->backing == WIRE_BACKING_FILE ? 2 : 1;
+}
+
+/* The kernel keeps its own segments; what they have beside it does not. */
+static bool needs_carrier(const struct segment *segment) {
+        for (unsigned i = 0; i < SHMD_WIRE_CONTROL_PARTS; i++)
+                if (segment->custody.control_fd[i] >= 0)
+                        return true;
+        return store_own_fds(segment) > 0;
+}
+
 static int carrier_send(struct carrier *carrier, const struct segment *segment) {
         struct carried carried = { .id = segment->id };
         int fds[CARRIED_MAX] = { segment->custody.guard_fd, segment->custody.shared_fd[SHMD_ACCESS_READ] };
-        unsigned count = segment->backing == WIRE_BACKING_FILE ? 2 : 1;
+        unsigned count = store_own_fds(segment);
         union {
                 struct cmsghdr header;
                 char bytes[CMSG_SPACE(sizeof(fds))];
@@ -664,9 +678,11 @@ int store_put(struct store *store, struct segment *segment) {
         r = store_make_room(store, state_record_max());
         if (r < 0)
                 return r;
-        r = carry(store, segment);
+        if (needs_carrier(segment))
+                r = carry(store, segment);
         if (r < 0)
                 return r;
+        segment->custody.recorded = true;
         segment->kept_times = state_append(&file->log, segment);
         header_of(file)->next_id = MAX(header_of(file)->next_id, segment->id + 1);
         return 0;
@@ -676,16 +692,16 @@ int store_put_again(struct store *store, struct segment *segment) {
         struct carrier *former = segment->custody.carrier;
         int r;
 
-        if (!store->active || !former)
+        if (!store->active || !segment->custody.recorded)
                 return 0;
         r = carry(store, segment);
-        if (r == 0)
+        if (r == 0 && former)
                 consider_rebuilding(store, former);
         return r;
 }
 
 void store_record(struct store *store, struct segment *segment) {
-        if (store->active && segment->custody.carrier && has_room(store))
+        if (store->active && segment->custody.recorded && has_room(store))
                 segment->kept_times = state_append(&file_to_write(store)->log, segment);
 }
 
@@ -772,12 +788,12 @@ void store_drop(struct store *store, struct segment *segment) {
         struct carrier *carrier = segment->custody.carrier;
 
         segment->kept_times = NULL;
-        if (!store->active || !carrier)
-                return;
-        if (has_room(store))
+        if (store->active && segment->custody.recorded && has_room(store))
                 state_append_gone(&file_to_write(store)->log, segment->id);
         /* Its record may not be found with its contents gone. */
         store_commit(store);
+        if (!store->active || !carrier)
+                return;
         carrier->rebuild |= give_back(store, segment) < 0;
         carrier->rebuild |= give_back_control(segment) < 0;
         carrier_leave(segment);
@@ -838,10 +854,11 @@ static int write_all(struct store *store) {
 
         while ((segment = registry_next_id(&store->daemon->registry, id))) {
                 r = store_make_room(store, state_record_max());
-                if (r == 0 && !segment->custody.carrier)
+                if (r == 0 && !segment->custody.carrier && needs_carrier(segment))
                         r = carry(store, segment);
                 if (r < 0)
                         return r;
+                segment->custody.recorded = true;
                 segment->kept_times = state_append(&store->file.log, segment);
                 id = segment->id;
         }
@@ -963,7 +980,10 @@ static int export_carriers(struct store *store, int *fds, struct kept_name *name
         int r = 0;
 
         while (r == 0 && (segment = registry_next_id(&store->daemon->registry, id))) {
-                r = carrier ? carrier_send(carrier, segment) : -EAGAIN;
+                if (!needs_carrier(segment))
+                        r = 0;
+                else
+                        r = carrier ? carrier_send(carrier, segment) : -EAGAIN;
                 if (r == 0)
                         id = segment->id;
                 if (r != -EAGAIN)

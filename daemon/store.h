@@ -11,6 +11,8 @@
  *    pages punched out; and a carrier that is half dead, or pins memory that can't be punched out (sealed, huge pages, files),
  *    is rebuilt: its living segments are put in another, and the manager is told to drop it.
  *
+ * SysV segments are the kernel's to keep: a carrier has only what they have beside it.
+ *
  * A new carrier, or state log, counts once the manager has it: so there is always a spare carrier that it has already, and a
  * log is used from then on. All that talks to the manager is done by a thread of its own: it may be slow, or stopped.
  *
@@ -98,6 +100,9 @@ struct carried {
         uint64_t control; /* a bit for each part, by enum shmd_wire_control_part */
 };
 #define CARRIED_MAX 4 /* descriptors in one message; room for more than there are now */
+
+/* How many descriptors of a segment's own a message has, before those of its control memory. */
+unsigned store_own_fds(const struct segment *segment);
 
 /* The carriers of that number that the manager has, to be filled with what is found in them; NULL for lack of memory. */
 struct carrier *store_add_carrier(struct store *store, uint64_t number);

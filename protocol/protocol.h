@@ -91,6 +91,9 @@ enum shmd_limit {
         SHMD_LIMIT_MEMORY,      /* memory the machine has left, bytes */
         SHMD_LIMIT_HUGE_PAGES,  /* huge pages of the wanted size that are free */
         SHMD_LIMIT_MAXIMUM,     /* the size that the segment was made to grow to at most, bytes */
+        SHMD_LIMIT_SHMMAX,      /* kernel.shmmax: the largest SysV segment, bytes */
+        SHMD_LIMIT_SHMALL,      /* kernel.shmall: all SysV segments together, pages */
+        SHMD_LIMIT_SHMMNI,      /* kernel.shmmni: SysV segments of the machine */
         SHMD_LIMIT_COUNT,
 };
 
@@ -176,6 +179,27 @@ struct shmd_wire_create {
         uint32_t page_shift;  /* huge pages of 2^page_shift bytes, 21 or 30; zero: ordinary ones */
         uint32_t padding;
         uint64_t token;       /* chosen at random by the client for this creation, and the same when it asks again; zero: none */
+};
+
+/*
+ * CREATE_SYSV: a segment whose memory is the kernel's SysV segment, which programs reach by shmget(2), too. What the kernel says of
+ * it counts: the daemon asks in its own IPC namespace, and only the owner (to adopt also an administrator) gets it recorded.
+ */
+struct shmd_wire_create_sysv {
+        struct shmd_wire_create create; /* no huge pages, no maximum; of flags WRITE, CREATE and PRIVATE; tail as there */
+        uint64_t ipc_namespace; /* inode number of the client's /proc/self/ns/ipc */
+        uint64_t changed_sec;   /* ADOPT, REGISTER: its shm_ctime, as the client sees it */
+        uint32_t kind;          /* enum shmd_wire_sysv_kind */
+        uint32_t key;           /* MAKE: the key; zero: none (IPC_PRIVATE) */
+        uint32_t shmid;         /* else which segment */
+        uint32_t padding;
+};
+
+enum shmd_wire_sysv_kind {
+        SHMD_WIRE_SYSV_MAKE = 1,     /* a new one */
+        SHMD_WIRE_SYSV_ADOPT = 2,    /* one that is there, under a name from now on */
+        SHMD_WIRE_SYSV_REGISTER = 3, /* one that the client uses by itself: no descriptor comes back; without a name it is sysv/SHMID */
+        SHMD_WIRE_SYSV_REMOVED = 4,  /* the client has removed it from the kernel (or says so: the daemon looks) */
 };
 
 struct shmd_wire_open {
@@ -302,6 +326,9 @@ struct shmd_wire_segment {
         uint16_t executable_size; /* and its executable */
         uint16_t padding;
         uint32_t opens; /* since the daemon began; begins anew after 2^32 - 1 */
+        uint32_t sysv_key; /* with WIRE_BACKING_SYSV: the key, zero if it has none (any more); */
+        uint32_t sysv_id;  /* the shmid; */
+        uint64_t sysv_attached; /* how often it is attached: shm_nattch */
 };
 
 enum shmd_wire_segment_flags {
@@ -309,7 +336,8 @@ enum shmd_wire_segment_flags {
         SHMD_WIRE_SEGMENT_UNKNOWN = 1u << 1, /* held by someone that no connection accounts for */
         SHMD_WIRE_SEGMENT_RESIZABLE = 1u << 2,
         SHMD_WIRE_SEGMENT_SINGLE_WRITER = 1u << 3,
-        SHMD_WIRE_SEGMENT_TRUNCATED = 1u << 4, /* a file that someone has made shorter than the segment */
+        SHMD_WIRE_SEGMENT_TRUNCATED = 1u << 4, /* a file, or SysV segment, that someone has made shorter than it was */
+        SHMD_WIRE_SEGMENT_REGISTERED = 1u << 5, /* a program's own SysV segment, which shmd looks after */
 };
 
 struct shmd_wire_chmod {

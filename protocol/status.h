@@ -34,7 +34,11 @@
         STATUS(25, ONE_WRITER, EACCES, "only its creator can write it")            \
         STATUS(26, NOT_FOR_CALLER, EPERM, "only an administrator may do this")     \
         STATUS(27, OF_FILE, EOPNOTSUPP, "it is made of a file")                    \
-        STATUS(28, NOT_KEPT, EBUSY, "its service manager would not keep the segments: restart the service there, or purge")
+        STATUS(28, NOT_KEPT, EBUSY, "its service manager would not keep the segments: restart the service there, or purge") \
+        STATUS(29, OTHER_NAMESPACE, EXDEV, "its SysV segments are in another IPC namespace than the daemon's") \
+        STATUS(30, KEY_TAKEN, EEXIST, "a SysV segment with this key exists")       \
+        STATUS(31, NO_SYSV, EOPNOTSUPP, "this daemon has no right to the descriptors of SysV segments (shmd-sysv is not there)") \
+        STATUS(32, REMOVED, EIDRM, "it was removed from the kernel")
 
 enum wire_status {
         SHMD_OK = 0,

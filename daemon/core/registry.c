@@ -793,6 +793,7 @@ int registry_restore(struct registry *registry, const struct state_segment *stat
         segment->frozen = state->frozen;
         segment->had_name = state->had_name || segment_has_name(segment);
         segment->truncated = state->truncated;
+        segment->sysv = state->sysv;
         segment->handed_out = segment->restored = true;
         insert_restored(segment);
         if (state->times.linger_until_usec != 0 && segment_has_name(segment))
@@ -858,6 +859,8 @@ bool client_reap(struct client *client, unsigned budget, uint64_t now_usec) {
                 segment->creator.client = NULL;
                 if (segment->lifetime == WIRE_LIFETIME_CREATOR || segment->state == WIRE_STATE_UNPUBLISHED)
                         expire(segment, now_usec);
+                else if (segment->sysv.registered)
+                        consider_idle(segment, now_usec);
         }
         return RB_EMPTY(&client->holds) && TAILQ_EMPTY(&client->created);
 }

@@ -35,6 +35,20 @@ struct client;
 
 struct carrier;
 
+/* Of a segment whose memory is a SysV segment of the kernel: daemon/sysv.h. */
+struct sysv_origin {
+        int64_t changed_sec; /* its shm_ctime when it was last looked at */
+        uint32_t key;
+        int shmid;
+        uid_t creator_uid; /* the kernel's, not the segment's */
+        gid_t creator_gid;
+        pid_t creator_pid;
+        bool made;       /* by a daemon; else it was there before */
+        bool registered; /* a program uses it by itself, and its creator counts as a holder */
+        bool exported;   /* a descriptor of it has left a daemon, perhaps */
+        bool gone;       /* the kernel does not have it any more, or it is none of shmd's business */
+};
+
 /* What the effects side keeps with a segment; the registry never looks inside. */
 struct custody {
         int guard_fd;      /* the daemon's own description: memfd.h */
@@ -49,6 +63,8 @@ struct custody {
         TAILQ_ENTRY(segment) shared_order; /* in the order of last use: memfd.h */
         struct carrier *carrier; /* which of them has the guard's description, or NULL: store.h */
         TAILQ_ENTRY(segment) carried;
+        RB_ENTRY(segment) by_shmid;
+        bool recorded; /* it is in the state log: store.h */
 };
 
 #define CUSTODY_INIT { .guard_fd = -EBADF, .shared_fd = { -EBADF, -EBADF }, .control_fd = { -EBADF, -EBADF }, .watch = -1, .retry = -1 }
@@ -93,6 +109,7 @@ struct segment {
         struct creator creator;
         struct charge bytes, count, descriptor;
         struct charge control[SHMD_WIRE_CONTROL_PARTS], control_descriptor[SHMD_WIRE_CONTROL_PARTS];
+        struct sysv_origin sysv; /* with WIRE_BACKING_SYSV */
         struct custody custody;
         struct segment_times *kept_times; /* where they are kept up to date for the next daemon, or NULL: state.h */
         uint64_t token; /* of the request that made it; zero: none */

@@ -25,6 +25,9 @@ enum record_flags {
         FLAG_HAD_NAME = 1u << 3,
         FLAG_FROZEN = 1u << 4,
         FLAG_TRUNCATED = 1u << 5,
+        FLAG_SYSV_MADE = 1u << 6,
+        FLAG_SYSV_REGISTERED = 1u << 7,
+        FLAG_SYSV_EXPORTED = 1u << 8,
 };
 
 struct record {
@@ -56,6 +59,9 @@ struct fixed {
         uint8_t lifetime, state, backing, page_shift;
         uint32_t flags;
         char command[16];
+        int64_t sysv_changed_sec;
+        uint32_t sysv_key, sysv_id, sysv_creator_uid, sysv_creator_gid, sysv_creator_pid;
+        uint32_t padding;
 };
 
 #define STRINGS_MAX (SHMD_NAME_MAX + SHMD_LABELS_MAX + sizeof(((struct creator *) 0)->unit) + sizeof(((struct creator *) 0)->executable))
@@ -125,7 +131,9 @@ static unsigned char *append_string(unsigned char *to, const char *string, size_
 static uint32_t segment_flags(const struct segment *segment) {
         return (segment->posix ? FLAG_POSIX : 0u) | (segment->resizable ? FLAG_RESIZABLE : 0u) |
                (segment->single_writer ? FLAG_SINGLE_WRITER : 0u) | (segment->had_name ? FLAG_HAD_NAME : 0u) |
-               (segment->frozen ? FLAG_FROZEN : 0u) | (segment->truncated ? FLAG_TRUNCATED : 0u);
+               (segment->frozen ? FLAG_FROZEN : 0u) | (segment->truncated ? FLAG_TRUNCATED : 0u) |
+               (segment->sysv.made ? FLAG_SYSV_MADE : 0u) | (segment->sysv.registered ? FLAG_SYSV_REGISTERED : 0u) |
+               (segment->sysv.exported ? FLAG_SYSV_EXPORTED : 0u);
 }
 
 static struct fixed fixed_of(const struct segment *segment) {
@@ -152,6 +160,12 @@ static struct fixed fixed_of(const struct segment *segment) {
                 .backing = segment->backing,
                 .page_shift = segment->page_shift,
                 .flags = segment_flags(segment),
+                .sysv_changed_sec = segment->sysv.changed_sec,
+                .sysv_key = segment->sysv.key,
+                .sysv_id = (uint32_t) segment->sysv.shmid,
+                .sysv_creator_uid = segment->sysv.creator_uid,
+                .sysv_creator_gid = segment->sysv.creator_gid,
+                .sysv_creator_pid = (uint32_t) segment->sysv.creator_pid,
         };
 
         memcpy(fixed.command, creator->command, sizeof(fixed.command));
@@ -248,6 +262,17 @@ static struct state_segment segment_from(struct record *record, const struct fix
                         .uid = fixed->creator_uid,
                         .started = fixed->creator_started,
                         .token = fixed->creator_token,
+                },
+                .sysv = {
+                        .changed_sec = fixed->sysv_changed_sec,
+                        .key = fixed->sysv_key,
+                        .shmid = (int) fixed->sysv_id,
+                        .creator_uid = fixed->sysv_creator_uid,
+                        .creator_gid = fixed->sysv_creator_gid,
+                        .creator_pid = (pid_t) fixed->sysv_creator_pid,
+                        .made = fixed->flags & FLAG_SYSV_MADE,
+                        .registered = fixed->flags & FLAG_SYSV_REGISTERED,
+                        .exported = fixed->flags & FLAG_SYSV_EXPORTED,
                 },
                 .plan = {
                         .name = strings,

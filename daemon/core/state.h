@@ -88,6 +88,7 @@ struct state_segment {
         struct segment_times *kept_times; /* where they stand in the log */
         struct ownership owner;
         struct creator creator; /* without client */
+        struct sysv_origin sysv;
         uint64_t created_usec;
         enum wire_state state;
         bool frozen, had_name, truncated;

@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "harness.h"
 #include "raw.h"
@@ -90,6 +91,18 @@ static void make_request(struct message *message) {
                         .lifetime = (uint32_t) random_below(4), .name_size = name_size };
 
                 memcpy(body, &create, sizeof(create));
+        } else if (operation->number == SHMD_OP_CREATE_SYSV) {
+                struct shmd_wire_create_sysv sysv = { .create = { .size = 4096, .name_size = name_size },
+                                                      .kind = 1 + (uint32_t) random_below(4) };
+                struct stat st = { 0 };
+
+                (void) stat("/proc/self/ns/ipc", &st);
+                sysv.ipc_namespace = st.st_ino;
+                if (sysv.kind != SHMD_WIRE_SYSV_MAKE) {
+                        sysv.create.size = 0;
+                        sysv.shmid = (uint32_t) random_below(8);
+                }
+                memcpy(body, &sysv, sizeof(sysv));
         } else if (operation->right != RIGHT_NONE) {
                 const struct shmd_wire_target by_name = { .name_size = name_size }, by_id = { .id = some_id };
 

@@ -323,7 +323,7 @@ START_TEST(test_bad_options) {
         ck_assert_int_eq(client_try_create(connection, "x", 1, 0, &options), -EINVAL);
         options = (struct shmd_create_options) { .lifetime = 4 };
         ck_assert_int_eq(client_try_create(connection, "x", 1, 0, &options), -EINVAL);
-        options = (struct shmd_create_options) { .reserved = { [9] = 1 } };
+        options = (struct shmd_create_options) { .reserved = { [8] = 1 } };
         ck_assert_int_eq(client_try_create(connection, "x", 1, 0, &options), -EINVAL);
         ck_assert_int_eq(client_try_create(connection, "x", 1, 0x40000000u, NULL), -EINVAL);
         ck_assert(!client_exists(connection, "x"));

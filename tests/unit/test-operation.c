@@ -32,7 +32,7 @@ static const struct {
         { 4, "release", 16, 8, false, 0, 0, RIGHT_NONE, OPERATION_ONEWAY },
         { 5, "resume", 16, 32, false, 1, 0, RIGHT_NONE, 0 },
         { 6, "unlink", 16, 8, true, 0, 0, RIGHT_OWNER, OPERATION_ONCE },
-        { 7, "stat", 16, 136, true, 0, 0, RIGHT_SEE, 0 },
+        { 7, "stat", 16, 152, true, 0, 0, RIGHT_SEE, 0 },
         { 8, "list", 16, 16, true, 0, 0, RIGHT_NONE, 0 },
         { 9, "holders", 24, 16, true, 0, 0, RIGHT_SEE, 0 },
         { 10, "chmod", 24, 8, true, 0, 0, RIGHT_OWNER, 0 },
@@ -58,6 +58,7 @@ static const struct {
         { 30, "control", 16, 16, false, 0, 1, RIGHT_NONE, 0 },
         { 31, "bell_set", 16, 8, false, 1, 0, RIGHT_NONE, 0 },
         { 32, "bell_get", 16, 8, false, 0, 1, RIGHT_NONE, 0 },
+        { 33, "create_sysv", 88, 32, true, 0, 1, RIGHT_NONE, 0 },
 };
 
 START_TEST(test_released_rows) {
@@ -154,6 +155,10 @@ START_TEST(test_layout) {
         ck_assert_uint_eq(offsetof(struct shmd_wire_segment, lifetime), 104);
         ck_assert_uint_eq(offsetof(struct shmd_wire_segment, name_size), 120);
         ck_assert_uint_eq(offsetof(struct shmd_wire_segment, executable_size), 128);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_segment, sysv_key), 136);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_segment, sysv_attached), 144);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_create_sysv, ipc_namespace), 56);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_create_sysv, shmid), 80);
         ck_assert_uint_eq(offsetof(struct shmd_wire_publish, count), 4);
         ck_assert_uint_eq(offsetof(struct shmd_wire_set_lifetime, linger_usec), 16);
         ck_assert_uint_eq(offsetof(struct shmd_wire_set_lifetime, lifetime), 24);
@@ -177,7 +182,7 @@ START_TEST(test_statuses) {
                 0,      EPROTO, EOPNOTSUPP, EINVAL, EINVAL, ENAMETOOLONG, ENOENT, EEXIST, EACCES,
                 EPERM,  EBADF,  EBUSY,      EDQUOT, EFBIG,  ENOMEM,       ENFILE, EIO,    EPERM,
                 ETIMEDOUT, ECANCELED, EPERM, EPERM, ENOTSUP, ENOMEM, ESRCH, EACCES,
-                EPERM,  EOPNOTSUPP, EBUSY,
+                EPERM,  EOPNOTSUPP, EBUSY,  EXDEV,  EEXIST, EOPNOTSUPP, EIDRM,
         };
 
         for (unsigned i = 0; i < ELEMENTSOF(errors); i++) {
@@ -200,7 +205,7 @@ START_TEST(test_numbers) {
         ck_assert_int_eq(SHMD_LIMIT_BYTES, 1);
         ck_assert_int_eq(SHMD_LIMIT_DESCRIPTORS, 6);
         ck_assert_int_eq(SHMD_LIMIT_MAXIMUM, 12);
-        ck_assert_int_eq(SHMD_LIMIT_COUNT, 13);
+        ck_assert_int_eq(SHMD_LIMIT_COUNT, 16);
         ck_assert_int_eq(SHMD_WIRE_WRITE, 1);
         ck_assert_int_eq(SHMD_WIRE_UNPUBLISHED, 64);
         ck_assert_int_eq(SHMD_WIRE_WAIT, 256);

@@ -82,6 +82,8 @@ static void setup(void) {
                 .owner = { 1, 2, 0640 },
                 .state = WIRE_STATE_PUBLISHED,
                 .token = 99,
+                .sysv = { .key = 0x44, .shmid = 70000, .creator_uid = 21, .creator_gid = 22, .creator_pid = 23, .changed_sec = 24,
+                          .made = true, .exported = true },
                 .creator = { .token = 5, .pid = 6, .uid = 7, .started = 8, .command = "cmd", .unit = "u.service", .executable = "/bin/x" },
         };
 }
@@ -115,6 +117,13 @@ START_TEST(test_round_trip) {
         ck_assert_uint_eq(told.id[1], 3);
         ck_assert_uint_eq(told.last.plan.size, 100);
         ck_assert_uint_eq(told.last.plan.maximum, 200);
+        ck_assert_uint_eq(told.last.sysv.key, 0x44);
+        ck_assert_int_eq(told.last.sysv.shmid, 70000);
+        ck_assert_uint_eq(told.last.sysv.creator_uid, 21);
+        ck_assert_uint_eq(told.last.sysv.creator_gid, 22);
+        ck_assert_int_eq(told.last.sysv.creator_pid, 23);
+        ck_assert_int_eq(told.last.sysv.changed_sec, 24);
+        ck_assert(told.last.sysv.made && told.last.sysv.exported && !told.last.sysv.registered);
         ck_assert_uint_eq(told.last.plan.token, 99);
         ck_assert_uint_eq(told.last.owner.mode, 0640);
         ck_assert_uint_eq(told.last.times.idle_usec, 77);
@@ -261,16 +270,19 @@ static void make_other_version(int more) {
 }
 
 START_TEST(test_newer_and_older) {
+        static const int more[] = { 24, -32, -56 };
+
         (void) state_append(&state_log, &segment);
         state_commit(&state_log);
-        make_other_version(_i == 0 ? 24 : -24);
+        make_other_version(more[_i]);
         read_all();
         ck_assert_uint_eq(told.damaged, 0);
         ck_assert_uint_eq(told.count, 1);
         ck_assert_str_eq(told.name[0], "name");
         ck_assert_str_eq(told.last.creator.unit, "u.service");
         ck_assert_uint_eq(told.last.owner.mode, 0640);
-        ck_assert_str_eq(told.last.creator.command, _i == 0 ? "cmd" : ""); /* the last of the fixed part */
+        ck_assert_str_eq(told.last.creator.command, _i < 2 ? "cmd" : "");
+        ck_assert_uint_eq(told.last.sysv.key, _i == 0 ? 0x44 : 0); /* the last of the fixed part */
 }
 END_TEST
 
@@ -313,7 +325,7 @@ int main(void) {
         tcase_add_loop_test(tests, test_damaged_end, 0, 2);
         tcase_add_test(tests, test_done);
         tcase_add_test(tests, test_noise);
-        tcase_add_loop_test(tests, test_newer_and_older, 0, 2);
+        tcase_add_loop_test(tests, test_newer_and_older, 0, 3);
         tcase_add_test(tests, test_unknown_type);
         tcase_add_test(tests, test_not_a_log);
         suite_add_tcase(suite, tests);

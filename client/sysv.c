@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * SysV segments of the kernel: made or adopted under a name; and a program's own, which the daemon is told of.
+ *
+ * A program's own stay the kernel's in every way. Telling the daemon may fail, and changes nothing about them. What is told
+ * goes over the connection of the process (posix.c), and the daemon looks for itself. Owns nothing.
+ */
+#include "internal.h"
+
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
+
+#ifndef SHM_STAT_ANY
+#define SHM_STAT_ANY 15
+#endif
+#ifndef SHM_DEST
+#define SHM_DEST 01000
+#endif
+
+/* So often is tried again what is neither there nor can be made. */
+#define ATTEMPTS_MAX 8
+
+static const struct shmd_create_options default_options;
+
+/* --- what the daemon is told --- */
+
+/* Its inode number is its name; zero where /proc does not tell, which no daemon takes for its own. */
+static uint64_t ipc_namespace(void) {
+        struct stat st;
+
+        return stat("/proc/self/ns/ipc", &st) == 0 ? st.st_ino : 0;
+}
+
+/* When it was last changed, by which the daemon knows that both mean the same segment. 0 or -errno. */
+static int changed_sec(int shmid, uint64_t *ret_sec) {
+        static const int index_masks[] = { 0x7fff, 0xffffff }; /* as in daemon/sysv_kernel.c */
+        struct shmid_ds ds;
+
+        for (size_t i = 0; i < ELEMENTSOF(index_masks); i++)
+                if (shmid >= 0 && shmctl(shmid & index_masks[i], SHM_STAT_ANY, &ds) == shmid) {
+                        *ret_sec = (uint64_t) ds.shm_ctime;
+                        return 0;
+                }
+        if (shmctl(shmid, IPC_STAT, &ds) < 0)
+                return negative_errno();
+        *ret_sec = (uint64_t) ds.shm_ctime;
+        return 0;
+}
+
+static int call_sysv(struct shmd *connection, const struct target *name, struct shmd_wire_create_sysv *body, const char *labels,
+                     struct reply *ret_reply) {
+        size_t name_size = name ? name->name_size : 0, labels_size = labels ? strlen(labels) : 0;
+        char tail[SHMD_NAME_MAX + SHMD_LABELS_MAX];
+
+        body->ipc_namespace = ipc_namespace();
+        body->create.name_size = (uint16_t) name_size;
+        body->create.labels_size = (uint16_t) labels_size;
+        body->create.token = connection_creation_token(connection);
+        if (name_size > 0)
+                memcpy(tail, name->name, name_size);
+        if (labels_size > 0)
+                memcpy(tail + name_size, labels, labels_size);
+        return connection_call(connection, &(struct request) {
+                                                   .operation = SHMD_OP_CREATE_SYSV,
+                                                   .body = body,
+                                                   .tail = tail,
+                                                   .tail_size = name_size + labels_size,
+                                           }, ret_reply);
+}
+
+/* --- made, adopted --- */
+
+int sysv_options_check(struct shmd *connection, uint64_t size_bytes, unsigned flags, const struct shmd_create_options *options) {
+        struct failure *failure = &connection->failure;
+
+        if (options->sysv > SHMD_SYSV_ADOPT || (options->sysv == 0 && options->sysv_number != 0))
+                return failure_words(failure, -EINVAL, "invalid kind of SysV segment");
+        if (options->sysv == 0)
+                return 0;
+        if (options->maximum_bytes || options->page_bytes || (flags & (SHMD_UNPUBLISHED | SHMD_SINGLE_WRITER | SHMD_PREALLOCATE)))
+                return failure_words(failure, -EINVAL, "a SysV segment is neither resizable, of huge pages, unpublished nor preallocated");
+        if (options->sysv == SHMD_SYSV_ADOPT && (size_bytes || options->mode || options->sysv_number > INT32_MAX))
+                return failure_words(failure, -EINVAL, "a SysV segment that is adopted has its own size and mode");
+        return 0;
+}
+
+static int sysv_body(struct shmd *connection, uint64_t size_bytes, unsigned flags, const struct shmd_create_options *options,
+                     struct shmd_wire_create_sysv *ret_body) {
+        struct shmd_wire_create_sysv body = {
+                .create = create_to_wire(size_bytes, flags, options, options->mode == 0 ? 0 : process_umask()),
+                .kind = options->sysv == SHMD_SYSV_ADOPT ? SHMD_WIRE_SYSV_ADOPT : SHMD_WIRE_SYSV_MAKE,
+        };
+        int r;
+
+        if (options->sysv == SHMD_SYSV_MAKE) {
+                body.key = options->sysv_number;
+                *ret_body = body;
+                return 0;
+        }
+        body.shmid = options->sysv_number;
+        body.create.mode = 0;
+        body.create.flags &= ~(uint32_t) SHMD_WIRE_CREATE;
+        r = changed_sec((int) body.shmid, &body.changed_sec);
+        if (r < 0)
+                return failure_words(&connection->failure, -ENOENT, "no such SysV segment");
+        *ret_body = body;
+        return 0;
+}
+
+int sysv_create(struct shmd *connection, const struct target *target, uint64_t size_bytes, unsigned flags,
+                const struct shmd_create_options *options, struct shmd_segment **ret_segment) {
+        _cleanup_(hold_freep) struct hold *hold = NULL;
+        struct shmd_wire_create_sysv body;
+        struct opened opened;
+        struct reply reply;
+        int r;
+
+        r = sysv_body(connection, size_bytes, flags, options, &body);
+        if (r < 0)
+                return r;
+        r = hold_reserve(connection, target, flags, &hold);
+        if (r < 0)
+                return r;
+        r = call_sysv(connection, target, &body, options->labels, &reply);
+        if (r == 0)
+                r = opened_read(connection, &reply, &opened);
+        return r < 0 ? r : hold_admit(TAKE_PTR(hold), &opened, ret_segment);
+}
+
+/* --- registered --- */
+
+/* Of the process's connection, without a name of its own. 0 or a negative errno value. */
+static int tell(enum shmd_wire_sysv_kind kind, int shmid, const struct shmd_create_options *options) {
+        struct shmd_wire_create_sysv body = {
+                .create = { .lifetime = options->lifetime, .linger_usec = options->linger_usec },
+                .kind = kind,
+                .shmid = (uint32_t) shmid,
+        };
+        struct shmd_wire_opened opened;
+        struct shmd *connection;
+        struct reply reply;
+        int r;
+
+        if (kind == SHMD_WIRE_SYSV_REGISTER) {
+                r = changed_sec(shmid, &body.changed_sec);
+                if (r < 0)
+                        return r;
+        }
+        r = default_connection_get(&connection);
+        if (r < 0)
+                return r;
+        r = call_sysv(connection, NULL, &body, options->labels, &reply);
+        if (r == 0)
+                r = reply_read(connection, &reply, &opened, sizeof(opened));
+        if (r < 0)
+                failure_keep_for_thread(&connection->failure);
+        return r;
+}
+
+static int tell_quietly(enum shmd_wire_sysv_kind kind, int shmid, const struct shmd_create_options *options) {
+        int saved_errno = errno, cancel_state, r;
+
+        r = default_connection_lock(&cancel_state);
+        if (r >= 0) {
+                r = tell(kind, shmid, options);
+                default_connection_unlock(cancel_state);
+        }
+        errno = saved_errno;
+        return r;
+}
+
+static bool is_for_registering(const struct shmd_create_options *options) {
+        struct shmd_create_options rest = *options;
+
+        rest.lifetime = 0;
+        rest.linger_usec = 0;
+        rest.labels = NULL;
+        return options->lifetime <= SHMD_LIFETIME_CREATOR && (options->linger_usec == 0 || options->lifetime == SHMD_LIFETIME_LINGER) &&
+               (!options->labels || strnlen(options->labels, SHMD_LABELS_MAX + 1) <= SHMD_LABELS_MAX) &&
+               wire_is_zero(&rest, sizeof(rest));
+}
+
+_public_ int shmd_sysv_register(int shmid, const struct shmd_create_options *options) {
+        if (!options)
+                options = &default_options;
+        return is_for_registering(options) ? tell_quietly(SHMD_WIRE_SYSV_REGISTER, shmid, options) : -EINVAL;
+}
+
+_public_ int shmd_sysv_removed(int shmid) {
+        return tell_quietly(SHMD_WIRE_SYSV_REMOVED, shmid, &default_options);
+}
+
+/* --- the calls of <sys/shm.h> --- */
+
+/* As shmget(2), and whether it was this call that made it. */
+static int get(key_t key, size_t size, int flags, bool *ret_made) {
+        bool exclusive = flags & IPC_EXCL;
+        int shmid = -1;
+
+        *ret_made = key == IPC_PRIVATE || ((flags & IPC_CREAT) && exclusive);
+        if (*ret_made || !(flags & IPC_CREAT))
+                return shmget(key, size, flags);
+        for (unsigned i = 0; i < ATTEMPTS_MAX; i++) {
+                shmid = shmget(key, size, flags & ~IPC_CREAT);
+                if (shmid >= 0 || errno != ENOENT)
+                        return shmid;
+                shmid = shmget(key, size, flags | IPC_EXCL);
+                *ret_made = shmid >= 0;
+                if (shmid >= 0 || errno != EEXIST)
+                        return shmid;
+        }
+        return shmget(key, size, flags);
+}
+
+_public_ int shmd_shmget(int key, size_t size, int shmflg) {
+        int saved_errno = errno, shmid, r;
+        bool made;
+
+        shmid = get(key, size, shmflg, &made);
+        if (shmid < 0)
+                return -1;
+        r = shmd_sysv_register(shmid, NULL);
+        if (r == -EDQUOT && made) {
+                (void) shmctl(shmid, IPC_RMID, NULL);
+                errno = ENOSPC;
+                return -1;
+        }
+        errno = saved_errno;
+        return shmid;
+}
+
+_public_ void *shmd_shmat(int shmid, const void *shmaddr, int shmflg) {
+        return shmat(shmid, shmaddr, shmflg);
+}
+
+_public_ int shmd_shmdt(const void *shmaddr) {
+        return shmdt(shmaddr);
+}
+
+_public_ int shmd_shmctl(int shmid, int command, struct shmid_ds *buffer) {
+        int result = shmctl(shmid, command, buffer);
+
+        if (result == 0 && command == IPC_RMID)
+                (void) shmd_sysv_removed(shmid);
+        return result;
+}
