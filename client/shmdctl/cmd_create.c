@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * create: a segment of zeros, or of a regular file. With a program it stays held until the program ends.
+ * create: a segment of zeros, of a regular file, or of a SysV segment that is there. With a program it stays held until the program ends.
  */
 #include "shmdctl.h"
 
@@ -38,6 +38,14 @@ unsigned create_flags(const struct ctl *ctl) {
         return flags;
 }
 
+static int check_sysv(struct ctl *ctl) {
+        const struct options *options = &ctl->options;
+
+        if (options->create.sysv && (options->create.maximum_bytes || options->create.page_bytes || options->preallocate))
+                return fail_usage(ctl, "--maximum, --huge and --prealloc do not go with a SysV segment");
+        return STATUS_DONE;
+}
+
 /* --- of zeros --- */
 
 static int check_size(struct ctl *ctl, int n_arguments, char **arguments, uint64_t *ret_size_bytes) {
@@ -59,6 +67,8 @@ static int create_zeros(struct ctl *ctl, int n_arguments, char **arguments, stru
         int r;
 
         if (status == STATUS_DONE)
+                status = check_sysv(ctl);
+        if (status == STATUS_DONE)
                 status = connect_to_daemon(ctl);
         if (status != STATUS_DONE)
                 return status;
@@ -73,8 +83,8 @@ static int check_file(struct ctl *ctl, int n_arguments) {
 
         if (n_arguments > 1)
                 return fail_usage(ctl, "a segment made of a file has the file's size: leave SIZE out");
-        if (options->create.maximum_bytes || options->create.page_bytes || options->preallocate)
-                return fail_usage(ctl, "--maximum, --huge and --prealloc do not go with --file");
+        if (options->create.maximum_bytes || options->create.page_bytes || options->preallocate || options->create.sysv)
+                return fail_usage(ctl, "--maximum, --huge, --prealloc and --sysv-key do not go with --file");
         return STATUS_DONE;
 }
 
@@ -110,14 +120,41 @@ static int create_of_file(struct ctl *ctl, int n_arguments, char **arguments, st
         return r != 0 ? fail_shmd(ctl, r, "create", arguments[0]) : STATUS_DONE;
 }
 
+/* --- of the kernel's segment --- */
+
+static int create_of_sysv(struct ctl *ctl, int n_arguments, char **arguments, struct shmd_segment **ret_segment) {
+        const struct options *options = &ctl->options;
+        int status = STATUS_DONE, r;
+
+        if (n_arguments > 1)
+                status = fail_usage(ctl, "a SysV segment that is there has its own size: leave SIZE out");
+        else if (options->create.mode || options->file_path || options->read_only)
+                status = fail_usage(ctl, "--mode, --file and --read-only do not go with --sysv-id");
+        if (status == STATUS_DONE)
+                status = check_sysv(ctl);
+        if (status == STATUS_DONE)
+                status = connect_to_daemon(ctl);
+        if (status != STATUS_DONE)
+                return status;
+        r = shmd_create(ctl->connection, arguments[0], 0, create_flags(ctl), &options->create, ret_segment);
+        return r != 0 ? fail_shmd(ctl, r, "create", arguments[0]) : STATUS_DONE;
+}
+
+static int create_any(struct ctl *ctl, int n_arguments, char **arguments, struct shmd_segment **ret_segment) {
+        if (ctl->options.create.sysv == SHMD_SYSV_ADOPT)
+                return create_of_sysv(ctl, n_arguments, arguments, ret_segment);
+        if (ctl->options.file_path)
+                return create_of_file(ctl, n_arguments, arguments, ret_segment);
+        return create_zeros(ctl, n_arguments, arguments, ret_segment);
+}
+
 int cmd_create(struct ctl *ctl, int n_arguments, char **arguments) {
         _cleanup_(segment_closep) struct shmd_segment *segment = NULL;
         int status = create_check_lifetime(ctl);
         uint64_t id;
 
         if (status == STATUS_DONE)
-                status = ctl->options.file_path ? create_of_file(ctl, n_arguments, arguments, &segment)
-                                                : create_zeros(ctl, n_arguments, arguments, &segment);
+                status = create_any(ctl, n_arguments, arguments, &segment);
         if (status != STATUS_DONE)
                 return status;
         if (ctl->program)

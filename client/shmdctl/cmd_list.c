@@ -132,6 +132,24 @@ COLUMN(inode) {
         snprintf(cell, CELL_MAX, "%" PRIu64, stat->inode);
 }
 
+COLUMN(key) {
+        (void) ctl;
+        if (stat->backing == SHMD_BACKING_SYSV)
+                snprintf(cell, CELL_MAX, "0x%08" PRIx32, stat->sysv_key);
+}
+
+COLUMN(shmid) {
+        (void) ctl;
+        if (stat->backing == SHMD_BACKING_SYSV)
+                snprintf(cell, CELL_MAX, "%" PRIu32, stat->sysv_id);
+}
+
+COLUMN(attached) {
+        (void) ctl;
+        if (stat->backing == SHMD_BACKING_SYSV)
+                snprintf(cell, CELL_MAX, "%" PRIu64, stat->sysv_attached);
+}
+
 COLUMN(labels) {
         (void) ctl;
         segment_labels(stat, ',', cell);
@@ -162,6 +180,9 @@ static const struct column columns[] = {
         { "command", "COMMAND", "its creator's command", 0, column_command },
         { "executable", "EXECUTABLE", "its creator's program file", 0, column_executable },
         { "unit", "UNIT", "its creator's systemd unit", 0, column_unit },
+        { "key", "KEY", "of a SysV segment: its key", 0, column_key },
+        { "shmid", "SHMID", "of a SysV segment: its id", SCOLS_FL_RIGHT, column_shmid },
+        { "attached", "ATTACHED", "of a SysV segment: how often it is attached", SCOLS_FL_RIGHT, column_attached },
         { "inode", "INODE", "inode number of its memory, as in /proc/PID/maps", SCOLS_FL_RIGHT, column_inode },
         { "labels", "LABELS", "its labels", SCOLS_FL_TRUNC, column_labels },
 };

@@ -224,9 +224,12 @@ static void print_backing_field(const struct shmd_stat *stat) {
         fputs(stat->resizable ? ", resizable" : "", stdout);
         fputs(stat->single_writer ? ", written by its creator alone" : "", stdout);
         fputs(stat->posix ? ", open to ftruncate (shm_open)" : "", stdout);
+        if (stat->backing == SHMD_BACKING_SYSV)
+                printf(", key 0x%08" PRIx32 ", shmid %" PRIu32 ", attached %" PRIu64 " times%s", stat->sysv_key, stat->sysv_id,
+                       stat->sysv_attached, stat->registered ? ", registered" : "");
         putchar('\n');
         if (stat->truncated)
-                puts("            somebody has made the file shorter: access beyond its end raises SIGBUS");
+                puts("            somebody has made the memory shorter: access beyond its end raises SIGBUS");
         if (stat->inode)
                 printf("%-11s device %u:%u, inode %" PRIu64 "\n", "memory:", major(stat->device), minor(stat->device),
                        stat->inode);

@@ -30,8 +30,8 @@ static const struct command commands[] = {
           "for a descriptor alone, - for neither, ? where you may not look.\n",
           0, 1, 1, PROGRAM_NONE, cmd_show, NULL },
         { "create", "NAME [SIZE] [-- PROGRAM...]", "make a segment of zeros, or of a file",
-          SIZES_HELP "Fails if NAME exists. With --file no SIZE is given.\n" LIFETIMES_HELP PROGRAM_HELP,
-          OPTIONS_CREATE | OPTION_FILE | OPTION_READ_ONLY, 1, 2, PROGRAM_MAY, cmd_create, NULL },
+          SIZES_HELP "Fails if NAME exists. With --file or --sysv-id no SIZE is given.\n" LIFETIMES_HELP PROGRAM_HELP,
+          OPTIONS_CREATE | OPTION_FILE | OPTION_READ_ONLY | OPTION_SYSV_KEY | OPTION_SYSV_ID, 1, 2, PROGRAM_MAY, cmd_create, NULL },
         { "put", "NAME [FILE] [-- PROGRAM...]", "make a segment of a file's or standard input's bytes",
           "Nobody sees it before all is in it; if anything fails, nothing is left of it. Fails if NAME exists, but\n"
           "with --replace, where who opens NAME gets the old segment or the new one. What has no size of its own,\n"

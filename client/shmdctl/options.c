@@ -91,6 +91,34 @@ static int set_huge(struct ctl *ctl, const char *argument) {
         return problem ? complain(ctl, "--huge", argument, problem) : 0;
 }
 
+static int set_sysv(struct ctl *ctl, enum shmd_sysv kind, uint32_t number) {
+        struct shmd_create_options *create = &ctl->options.create;
+
+        if (create->sysv && create->sysv != kind) {
+                fail_usage(ctl, "--sysv-key makes a segment, --sysv-id names one that is there: not both");
+                return -1;
+        }
+        create->sysv = kind;
+        create->sysv_number = number;
+        return 0;
+}
+
+static int set_sysv_key(struct ctl *ctl, const char *argument) {
+        const char *problem;
+        uint32_t key;
+
+        problem = parse_key(argument, &key);
+        return problem ? complain(ctl, "--sysv-key", argument, problem) : set_sysv(ctl, SHMD_SYSV_MAKE, key);
+}
+
+static int set_sysv_id(struct ctl *ctl, const char *argument) {
+        uint64_t shmid;
+
+        if (!parse_id(argument, &shmid) || shmid > INT32_MAX)
+                return complain(ctl, "--sysv-id", argument, "not the number of a SysV segment (ipcs -m shows them)");
+        return set_sysv(ctl, SHMD_SYSV_ADOPT, (uint32_t) shmid);
+}
+
 static int set_file(struct ctl *ctl, const char *argument) {
         ctl->options.file_path = argument;
         return 0;
@@ -228,6 +256,8 @@ static const struct option_row rows[] = {
         { "interval", 0, "SECONDS", "between two pictures (default: 1)", .set = set_interval },
         { "shared", 0, NULL, "together with others that share it", FLAG(shared) },
         { "create", 0, NULL, "if there is no such segment, make one, which goes with its last holder", FLAG(create_missing) },
+        { "sysv-key", 0, "KEY", "a SysV segment of the kernel, with that key (0: none)", .set = set_sysv_key },
+        { "sysv-id", 0, "SHMID", "a name for the SysV segment of that id, which is there", .set = set_sysv_id },
 };
 
 enum { LONG_OPTION = 0x100 };

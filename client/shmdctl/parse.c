@@ -34,6 +34,18 @@ bool parse_id(const char *text, uint64_t *ret_id) {
         return end && *end == 0;
 }
 
+const char *parse_key(const char *text, uint32_t *ret_key) {
+        bool hexadecimal = text[0] == '0' && (text[1] == 'x' || text[1] == 'X');
+        const char *end;
+        uint64_t value;
+
+        end = is_digit(*text) ? parse_digits(text, hexadecimal ? 16 : 10, &value) : NULL;
+        if (!end || *end != 0 || value > UINT32_MAX)
+                return "not a key (a number of 32 bits, such as 0x44)";
+        *ret_key = (uint32_t) value;
+        return NULL;
+}
+
 /* --- sizes --- */
 
 static bool parse_unit(const char *text, unsigned *ret_shift) {

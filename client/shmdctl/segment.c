@@ -142,6 +142,16 @@ static struct json_object *creator_to_json(const struct shmd_stat *stat) {
         return creator;
 }
 
+static void sysv_to_json(struct json_object *object, const struct shmd_stat *stat) {
+        char key[TEXT_SIZE_MAX];
+
+        snprintf(key, sizeof(key), "0x%08" PRIx32, stat->sysv_key);
+        json_add_string(object, "key", key);
+        json_add_number(object, "shmid", stat->sysv_id);
+        json_add_number(object, "attached", stat->sysv_attached);
+        json_add_bool(object, "registered", stat->registered);
+}
+
 struct json_object *segment_to_json(const struct shmd_stat *stat) {
         struct json_object *object = json_new_object();
         char mode[TEXT_SIZE_MAX], lifetime[TEXT_LIFETIME_MAX];
@@ -164,6 +174,8 @@ struct json_object *segment_to_json(const struct shmd_stat *stat) {
         json_add_number(object, "linger_usec", stat->linger_usec);
         json_add_string(object, "state", segment_state(stat));
         json_add_string(object, "backing", segment_backing(stat));
+        if (stat->backing == SHMD_BACKING_SYSV)
+                sysv_to_json(object, stat);
         json_add_bool(object, "resizable", stat->resizable);
         json_add_bool(object, "single_writer", stat->single_writer);
         json_add_bool(object, "truncated", stat->truncated);

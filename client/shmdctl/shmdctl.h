@@ -157,6 +157,8 @@ enum option_bit {
         OPTION_INTERVAL = UINT64_C(1) << 37,
         OPTION_SHARED = UINT64_C(1) << 38,
         OPTION_CREATE = UINT64_C(1) << 39,
+        OPTION_SYSV_KEY = UINT64_C(1) << 40,
+        OPTION_SYSV_ID = UINT64_C(1) << 41,
 };
 
 /* Whether a command takes "-- PROGRAM...". */
@@ -210,6 +212,8 @@ void options_print_help(FILE *file, uint64_t set);
 
 /* --- parse.c: true, or false if it is none; or a reason for people, NULL if it is fine --- */
 
+/* Gives what is wrong, or NULL. */
+const char *parse_key(const char *text, uint32_t *ret_key);
 bool parse_id(const char *text, uint64_t *ret_id);
 const char *parse_size(const char *text, uint64_t *ret_bytes);
 const char *parse_mode(const char *text, uint32_t *ret_mode);

@@ -58,7 +58,7 @@ test_bash() {
         bash_completes 'video/one|video/two' show v
         bash_completes 'with\ blank' rm audio wi
         bash_completes 'video/one' chmod 0600 video/o
-        bash_completes 'id,size|id,state' list -o id,s
+        bash_completes 'id,shmid|id,size|id,state' list -o id,s
         bash_completes 'shmdctl-built' hold audio -- shmdctl-b
         : >some-file
         bash_completes 'some-file' put new some-f

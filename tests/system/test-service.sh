@@ -34,7 +34,7 @@ test_installed() {
         expect 0 m getent passwd shmd
         m getent passwd shmd | grep -q nologin || fail "the daemon's user can log in"
         # 252 says of FileDescriptorStorePreserve= that it does not know it, and goes on; anything else is a mistake.
-        for unit in shmd.socket shmd.service; do
+        for unit in shmd.socket shmd.service shmd-sysv.socket shmd-sysv@.service; do
                 m systemd-analyze verify --man=no "$unit" >verify.log 2>&1 ||
                         fail "systemd-analyze verify $unit: $(cat verify.log)"
                 ! grep -q -v FileDescriptorStorePreserve verify.log || fail "$unit: $(cat verify.log)"
@@ -53,6 +53,24 @@ test_activation() {
         expect 0 m systemctl is-active shmd.service
         json_of 'j["uid"] > 0 and j["watchdog_usec"] == 30000000' as alice shmdctl --json status || fail "status"
         expect 0 as alice shmdctl rm first
+}
+
+# The daemon has few rights of its own: those to the kernel's segments are another process's.
+test_sysv() {
+        expect 0 m systemctl is-active shmd-sysv.socket
+        [ "$(m stat -c '%U %G %a' /run/shmd-sysv/sysv.sock)" = "root shmd 660" ] || fail "$(m stat /run/shmd-sysv/sysv.sock)"
+        expect 0 as alice shmdctl create brokered 4K --sysv-key 0x4444 --mode 0640
+        json_of 'j["backing"] == "sysv" and j["key"] == "0x00004444"' as alice shmdctl --json show brokered || fail "show"
+        m ipcs -m | grep -q '^0x00004444 .* alice *640 *4096 *0 ' || fail "$(m ipcs -m)"
+        expect 0 as alice shmdctl chmod 0600 brokered
+        m ipcs -m | grep -q '^0x00004444 .* alice *600 ' || fail "$(m ipcs -m)"
+        expect 1 as bob shmdctl cat brokered
+        expect 1 as bob shmdctl rm brokered
+        expect 0 m systemctl kill -s KILL shmd.service
+        expect 0 as alice shmdctl cat brokered
+        expect 0 as alice shmdctl rm brokered
+        ! m ipcs -m | grep -q 0x00004444 || fail "not removed: $(m journalctl -b -n 20)"
+        m journalctl -b | grep -q 'shmd-sysv: removed SysV segment' || fail "the removal is not in the journal"
 }
 
 # systemctl start returns when the daemon serves, and only then.
@@ -371,6 +389,7 @@ test_stop() {
 test_installed
 test_activation
 test_ready
+test_sysv
 test_status
 test_users
 test_commands
