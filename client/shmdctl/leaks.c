@@ -151,6 +151,15 @@ static int scan_elsewhere(unsigned kinds, struct scan *scan) {
         return STATUS_DONE;
 }
 
+/* A daemon that is there says which are its own, even if only those of the kernel are asked for. */
+static void spare_sysv(struct ctl *ctl, struct scan *scan) {
+        if (!ctl->connection) {
+                setenv("SHMD_AUTOSTART", "0", 1);
+                (void) connection_open(ctl);
+        }
+        leaks_spare_sysv(ctl, scan);
+}
+
 int leaks_scan(struct ctl *ctl, unsigned kinds, struct scan *scan) {
         int status = STATUS_DONE, r;
 
@@ -162,6 +171,8 @@ int leaks_scan(struct ctl *ctl, unsigned kinds, struct scan *scan) {
                 status = fail_scan(r, SCAN_DIRECTORY);
         if (status == STATUS_DONE && (kinds & 1u << SCAN_SYSV) && (r = scan_sysv(scan)) < 0)
                 status = fail_scan(r, "SysV segments");
+        if (status == STATUS_DONE && (kinds & 1u << SCAN_SYSV))
+                spare_sysv(ctl, scan);
         if (status == STATUS_DONE && ctl->options.all_namespaces)
                 status = scan_elsewhere(kinds, scan);
         if (status == STATUS_DONE && (r = scan_processes(scan)) < 0)

@@ -29,6 +29,9 @@ bool leak_matches(const struct scan_find *find, const struct leak_filter *filter
  * daemon that is not there is told of, and is a failure only if no other kind was wanted. */
 int leaks_scan(struct ctl *ctl, unsigned kinds, struct scan *scan);
 
+/* Those that the daemon of the connection, if there is one, looks after are in use. */
+void leaks_spare_sysv(struct ctl *ctl, struct scan *scan);
+
 struct json_object *leak_to_json(const struct scan_find *find);
 extern const struct column_set leak_columns;
 

@@ -247,6 +247,29 @@ PYTHON
         wait "$holder"
 }
 
+# What shmd looks after is its own business: nothing of the kernel's that could be freed behind its back.
+test_adopted() {
+        leak sysv-leak 2 0x2800
+        expect 0 shmdctl leaks --json --kind sysv
+        is_count 2 'True'
+        shmid=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[0]["shmid"])' "$out")
+        expect 0 shmdctl create adopted --sysv-id "$shmid"
+        expect 0 shmdctl leaks --json --kind sysv
+        is_count 1 "x['shmid'] != $shmid"
+        expect 0 shmdctl reclaim --yes --kind sysv
+        expect 1 shmdctl reclaim --yes "$shmid"
+        expect 0 shmdctl show --json adopted
+        json "j['backing'] == 'sysv' and j['shmid'] == $shmid and j['key'] == '0x00002800' and j['attached'] == 0"
+        grep -q "^ *10240 *$shmid " /proc/sysvipc/shm || fail "reclaimed behind its back"
+        # As one of shmd's own segments it can leak, too.
+        expect 0 shmdctl leaks --json --kind shmd --min-age 0
+        is_count 1 'x["name"] == "adopted"'
+        expect 0 shmdctl reclaim --yes --kind shmd --min-age 0
+        expect 0 shmdctl leaks --json --kind sysv
+        is_count 0 'True'
+        ! grep -q "^ *[0-9]* *$shmid " /proc/sysvipc/shm || fail "not removed"
+}
+
 # Another process has the number of the creator by now.
 test_pid_reused() {
         leak sysv-leak 2 0x3000
@@ -491,6 +514,6 @@ PYTHON
         json 'len(j["objects"]) == 20000'
 }
 
-for part in nothing find without_rights reclaim pid_reused rechecked rules namespaces many processes; do
+for part in nothing find without_rights reclaim adopted pid_reused rechecked rules namespaces many processes; do
         "test_$part"
 done
