@@ -2,7 +2,9 @@
 #include "absent.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -52,6 +54,7 @@ struct absent *absent_get(struct absents *absents, uint64_t token, uid_t uid) {
 }
 
 static void absent_free(struct absent *absent) {
+        charge_done(&absent->charge);
         if (absent->event)
                 event_free(absent->event);
         close_fd(absent->pidfd);
@@ -63,7 +66,7 @@ static bool needs_watching(const struct absent *absent) {
         const struct segment *segment;
 
         TAILQ_FOREACH(segment, &absent->client.created, by_creator)
-                if (segment->lifetime == WIRE_LIFETIME_CREATOR || segment->sysv.registered)
+                if (segment_heeds_creator(segment) || segment->sysv.registered)
                         return true;
         return false;
 }
@@ -137,6 +140,44 @@ struct absent *absent_next(struct absents *absents, struct absent *after) {
         return after ? RB_NEXT(absent_tree, &absents->tree, after) : RB_MIN(absent_tree, &absents->tree);
 }
 
+/* Another user's end may be whenever he likes. */
+static bool process_is_of(pid_t pid, uid_t uid) {
+        char path[32];
+        struct stat st;
+
+        (void) snprintf(path, sizeof(path), "/proc/%d", (int) pid);
+        return stat(path, &st) == 0 && (st.st_uid == uid || st.st_uid == 0);
+}
+
+static int keeper_start(struct absent *absent) {
+        uid_t uid = absent->credentials.uid;
+        struct shmd_wire_refusal refusal;
+        int r;
+
+        absent->keeps = true;
+        absent->started = keeper_started(absent->token);
+        absent->credentials.pid = keeper_pid(absent->token);
+        if (absent->credentials.pid <= 0 || absent->started == 0 || !process_is_of(absent->credentials.pid, uid))
+                return -ESRCH;
+        r = quota_charge(&absent->daemon->quota, uid, QUOTA_DESCRIPTORS, 1, &absent->charge, &refusal);
+        return r != 0 ? -EMFILE : watch_process(absent);
+}
+
+struct client *absent_keeper(struct absents *absents, uint64_t token, uid_t uid) {
+        struct absent *absent = find(absents, token, uid);
+
+        if (absent)
+                return absent->keeps ? &absent->client : NULL;
+        absent = absent_get(absents, token, uid);
+        if (!absent)
+                return NULL;
+        if (keeper_start(absent) == 0)
+                return &absent->client;
+        leave(absents, absent);
+        absent_free(absent);
+        return NULL;
+}
+
 void absents_watch(struct absents *absents) {
         struct absent *absent, *next;
 
@@ -165,7 +206,7 @@ uint32_t absent_return(struct absents *absents, uint64_t token, struct client *c
         struct absent *absent = token ? find(absents, token, client->credentials->uid) : NULL;
         uint32_t serial;
 
-        if (!absent)
+        if (!absent || absent->keeps)
                 return 0;
         serial = absent->serial;
         client_inherit(client, &absent->client);
@@ -190,7 +231,7 @@ bool absents_are_quiet(struct absents *absents) {
         struct absent *absent;
 
         RB_FOREACH(absent, absent_tree, &absents->tree)
-                if (absent->pidfd >= 0)
+                if (absent->pidfd >= 0 && !TAILQ_EMPTY(&absent->client.created))
                         return false;
         return TAILQ_EMPTY(&absents->dead) && TAILQ_EMPTY(&absents->unwatched);
 }

@@ -30,6 +30,8 @@ struct absent {
         int pidfd;
         struct event *event;
         bool unwatched; /* its end matters, but there was no descriptor or memory to wait for it */
+        struct charge charge; /* of a keeper: for the descriptor */
+        bool keeps; /* a process that keeps what others make: shmd_wire_create */
 };
 
 RB_HEAD(absent_tree, absent);
@@ -53,6 +55,18 @@ struct absent *absent_get(struct absents *absents, uint64_t token, uid_t uid);
  * nobody knows of those who never come back.
  */
 #define ABSENT_AGE_MAX 16u
+
+/* A process as a keeper's token names it. */
+#define KEEPER_PID_BITS 22
+static inline pid_t keeper_pid(uint64_t token) {
+        return (pid_t) (token & ((1u << KEEPER_PID_BITS) - 1));
+}
+static inline uint64_t keeper_started(uint64_t token) {
+        return token >> KEEPER_PID_BITS;
+}
+
+/* Who stands for the creator until that process ends; NULL if it can't be: it is not there, not uid's own, or there is no room. */
+struct client *absent_keeper(struct absents *absents, uint64_t token, uid_t uid);
 
 /* All have been found: looks after the processes of those whose end matters. */
 void absents_watch(struct absents *absents);

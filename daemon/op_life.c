@@ -77,8 +77,11 @@ int op_set_lifetime(struct op_context *context, const struct shmd_wire_set_lifet
                 return SHMD_MALFORMED;
         if (body->lifetime > WIRE_LIFETIME_CREATOR || (body->linger_usec != 0 && body->lifetime != WIRE_LIFETIME_LINGER))
                 return SHMD_INVALID;
-        r = body->lifetime == WIRE_LIFETIME_CREATOR ? absents_expect(&context->daemon->absents, context->segment) : 0;
-        if (r != 0)
+        if (body->lifetime == WIRE_LIFETIME_CREATOR || (context->segment->kept && body->lifetime != WIRE_LIFETIME_PERSIST))
+                r = absents_expect(&context->daemon->absents, context->segment);
+        else
+                r = 0;
+        if (r != 0 && !(r == SHMD_CREATOR_GONE && context->segment->kept))
                 return r;
         r = registry_set_lifetime(context->segment, body->lifetime, body->linger_usec, context->now_usec);
         if (r != 0)

@@ -150,9 +150,9 @@ static int refuse_size(struct op_context *context, uint64_t requested, uint64_t 
 }
 
 static int plan_size(struct op_context *context, const struct shmd_wire_create *body, bool file, struct segment_plan *plan) {
-        uint64_t page = UINT64_C(1) << body->page_shift, maximum = body->maximum ? body->maximum : body->size;
+        uint64_t page = UINT64_C(1) << body->page_shift, asked = plan->posix ? 0 : body->maximum, maximum = asked ? asked : body->size;
 
-        if (plan->posix && (body->size != 0 || body->maximum != 0 || body->page_shift != 0))
+        if (plan->posix && (body->size != 0 || body->page_shift != 0))
                 return SHMD_INVALID;
         if (!plan->posix && !file && body->size == 0)
                 return SHMD_INVALID;
@@ -160,10 +160,14 @@ static int plan_size(struct op_context *context, const struct shmd_wire_create *
                 return refuse_size(context, body->size, maximum, SHMD_LIMIT_MAXIMUM);
         if (maximum > SIZE_MAX_BYTES)
                 return refuse_size(context, maximum, SIZE_MAX_BYTES, SHMD_LIMIT_SIZE);
-        plan->resizable = body->maximum != 0;
+        plan->resizable = asked != 0;
         plan->maximum = (maximum + page - 1) & ~(page - 1);
         plan->size = plan->resizable ? body->size : plan->maximum;
         return 0;
+}
+
+static bool may_be_kept(uint32_t lifetime) {
+        return lifetime == WIRE_LIFETIME_HOLDERS || lifetime == WIRE_LIFETIME_LINGER;
 }
 
 static bool combination_is_valid(const struct shmd_wire_create *body, bool file) {
@@ -176,6 +180,8 @@ static bool combination_is_valid(const struct shmd_wire_create *body, bool file)
         if (body->linger_usec != 0 && body->lifetime != WIRE_LIFETIME_LINGER)
                 return false;
         if (body->page_shift != 0 && body->page_shift != 21 && body->page_shift != 30)
+                return false;
+        if ((flags & SHMD_WIRE_POSIX) && body->maximum != 0 && (!(flags & SHMD_WIRE_DETACHED) || !may_be_kept(body->lifetime)))
                 return false;
         /* What is unpublished is held by its creator's connection, and found by nobody. */
         if ((flags & SHMD_WIRE_UNPUBLISHED) && (flags & (SHMD_WIRE_DETACHED | SHMD_WIRE_CREATE)))
@@ -289,6 +295,17 @@ static int build_memory(struct op_context *context, struct opening *opening, int
         return r;
 }
 
+/* It stands for the creator, also before the segment has its name. */
+static void set_keeper(struct op_context *context, struct segment *segment, uint64_t token) {
+        struct client *keeper = token ? absent_keeper(&context->daemon->absents, token, context->session->credentials.uid) : NULL;
+
+        if (!keeper)
+                return;
+        segment->creator.client = keeper;
+        segment->creator.token = token;
+        segment->kept = true;
+}
+
 static void remember_creator(struct session *session, struct segment *segment) {
         struct creator *creator = &segment->creator;
 
@@ -333,6 +350,7 @@ int opening_prepare_create(struct op_context *context, const struct shmd_wire_cr
                 r = build_memory(context, &opening, files);
         if (r == 0) {
                 remember_creator(session, opening.segment);
+                set_keeper(context, opening.segment, plan.posix ? body->maximum : 0);
                 r = store_put(&context->daemon->store, opening.segment);
         }
         if (r != 0) {

@@ -108,8 +108,9 @@ static struct client *find_creator(struct restoring *restoring, const struct sta
 
         if (!absent)
                 return NULL;
-        absent->started = state->creator.started;
-        absent->credentials.pid = state->creator.pid;
+        absent->keeps = state->plan.kept;
+        absent->started = absent->keeps ? keeper_started(absent->token) : state->creator.started;
+        absent->credentials.pid = absent->keeps ? keeper_pid(absent->token) : state->creator.pid;
         return &absent->client;
 }
 

@@ -169,7 +169,13 @@ enum shmd_wire_open_flags {
 
 struct shmd_wire_create {
         uint64_t size;
-        uint64_t maximum;     /* not zero: resizable up to that many bytes, which are charged */
+        /*
+         * Not zero: resizable up to that many bytes, which are charged. But with SHMD_WIRE_POSIX, for which SHMD_WIRE_DETACHED and a lifetime of
+         * HOLDERS or LINGER are needed then: its keeper, a process that counts as a holder as long as it lives, so that what nobody
+         * has open meanwhile can be opened again. Its start time (clock ticks since boot) times 2^22, plus its number. One that is not
+         * there, or another user's, counts for nothing.
+         */
+        uint64_t maximum;
         uint64_t linger_usec; /* with WIRE_LIFETIME_LINGER */
         uint32_t mode;        /* nine permission bits, the umask already taken off */
         uint32_t flags;       /* enum shmd_wire_open_flags */

@@ -182,10 +182,25 @@ static uint64_t add_saturating(uint64_t a, uint64_t b) {
         return a > UINT64_MAX - b ? UINT64_MAX : a + b;
 }
 
+bool segment_heeds_creator(const struct segment *segment) {
+        switch (segment->lifetime) {
+        case WIRE_LIFETIME_CREATOR:
+                return true;
+        case WIRE_LIFETIME_HOLDERS:
+        case WIRE_LIFETIME_LINGER:
+                return segment->kept;
+        default:
+                return false;
+        }
+}
+
 /* Whether the last holder's going has a consequence. */
 static bool idleness_matters(const struct segment *segment) {
-        return segment->state == WIRE_STATE_UNLINKED || segment->state == WIRE_STATE_UNPUBLISHED ||
-               segment->lifetime == WIRE_LIFETIME_HOLDERS || segment->lifetime == WIRE_LIFETIME_LINGER;
+        if (segment->state == WIRE_STATE_UNLINKED || segment->state == WIRE_STATE_UNPUBLISHED)
+                return true;
+        if (segment->creator.client && segment_heeds_creator(segment))
+                return false;
+        return segment->lifetime == WIRE_LIFETIME_HOLDERS || segment->lifetime == WIRE_LIFETIME_LINGER;
 }
 
 /* To be called whenever something that kept a segment has ended. */
@@ -242,6 +257,7 @@ static int segment_new(struct registry *registry, const struct segment_plan *pla
         segment->page_shift = plan->page_shift;
         segment->token = plan->token;
         segment->posix = plan->posix;
+        segment->kept = plan->kept;
         segment->resizable = plan->resizable;
         segment->single_writer = plan->single_writer;
         segment->state = WIRE_STATE_UNPUBLISHED;
@@ -708,6 +724,8 @@ enum settled registry_settle(struct segment *segment, uint64_t monotonic_usec, u
 
         /* Unpublished, and its creator has not kept it over the daemon's end: it will never be published. */
         if (segment->state != WIRE_STATE_UNLINKED && segment->state != WIRE_STATE_UNPUBLISHED) {
+                if (segment->creator.client && segment_heeds_creator(segment))
+                        return SETTLED_KEEP; /* asked about again when that ends */
                 if (segment->lifetime == WIRE_LIFETIME_LINGER) {
                         linger_start(segment, add_saturating(monotonic_usec, segment->linger_usec));
                         return SETTLED_LINGER;
@@ -859,7 +877,7 @@ bool client_reap(struct client *client, unsigned budget, uint64_t now_usec) {
                 segment->creator.client = NULL;
                 if (segment->lifetime == WIRE_LIFETIME_CREATOR || segment->state == WIRE_STATE_UNPUBLISHED)
                         expire(segment, now_usec);
-                else if (segment->sysv.registered)
+                else if (segment_heeds_creator(segment) || segment->sysv.registered)
                         consider_idle(segment, now_usec);
         }
         return RB_EMPTY(&client->holds) && TAILQ_EMPTY(&client->created);

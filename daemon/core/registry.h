@@ -125,6 +125,7 @@ struct segment {
         bool frozen;      /* stays true when it is unlinked */
         uint8_t backing;  /* enum wire_backing */
         uint8_t page_shift;
+        bool kept; /* of an earlier daemon: see struct segment */
         bool posix;
         bool resizable;
         bool single_writer;
@@ -225,6 +226,7 @@ struct segment_plan {
         enum wire_lifetime lifetime;
         enum wire_backing backing;
         uint8_t page_shift;
+        bool kept; /* by creator.client: a process, not a connection */
         bool posix;
         bool resizable;
         bool unpublished;
@@ -351,6 +353,12 @@ static inline void registry_abortp(struct segment **segment) {
 static inline void hold_abortp(struct hold **hold) {
         hold_abort(*hold);
 }
+
+/*
+ * Whether its creator's end has a consequence. What POSIX makes exists until it is unlinked, also where nobody has it open: so
+ * there may be a keeper, who stands for its creator, and counts as one who has it.
+ */
+bool segment_heeds_creator(const struct segment *segment);
 
 static inline bool segment_has_name(const struct segment *segment) {
         return segment->state == WIRE_STATE_PUBLISHED || segment->state == WIRE_STATE_FROZEN;

@@ -28,6 +28,7 @@ enum record_flags {
         FLAG_SYSV_MADE = 1u << 6,
         FLAG_SYSV_REGISTERED = 1u << 7,
         FLAG_SYSV_EXPORTED = 1u << 8,
+        FLAG_KEPT = 1u << 9, /* the creator's token is that of a keeper */
 };
 
 struct record {
@@ -133,7 +134,7 @@ static uint32_t segment_flags(const struct segment *segment) {
                (segment->single_writer ? FLAG_SINGLE_WRITER : 0u) | (segment->had_name ? FLAG_HAD_NAME : 0u) |
                (segment->frozen ? FLAG_FROZEN : 0u) | (segment->truncated ? FLAG_TRUNCATED : 0u) |
                (segment->sysv.made ? FLAG_SYSV_MADE : 0u) | (segment->sysv.registered ? FLAG_SYSV_REGISTERED : 0u) |
-               (segment->sysv.exported ? FLAG_SYSV_EXPORTED : 0u);
+               (segment->sysv.exported ? FLAG_SYSV_EXPORTED : 0u) | (segment->kept ? FLAG_KEPT : 0u);
 }
 
 static struct fixed fixed_of(const struct segment *segment) {
@@ -288,6 +289,7 @@ static struct state_segment segment_from(struct record *record, const struct fix
                         .backing = fixed->backing,
                         .page_shift = fixed->page_shift,
                         .posix = fixed->flags & FLAG_POSIX,
+                        .kept = fixed->flags & FLAG_KEPT,
                         .resizable = fixed->flags & FLAG_RESIZABLE,
                         .single_writer = fixed->flags & FLAG_SINGLE_WRITER,
                         .unpublished = fixed->state == WIRE_STATE_UNPUBLISHED,

@@ -382,16 +382,42 @@ END_TEST
 
 START_TEST(test_impossible_numbers) {
         const struct shmd_wire_create good = { .size = 1, .mode = 0600, .flags = SHMD_WIRE_WRITE, .name_size = 6 };
-        struct shmd_wire_create bad[] = { good, good, good, good, good };
+        struct shmd_wire_create bad[] = { good, good, good, good, good, good, good };
 
         bad[0].lifetime = WIRE_LIFETIME_CREATOR + 1;
         bad[1].mode = 010000;
         bad[2].flags |= 1u << 7;
         bad[3].flags |= SHMD_WIRE_TRUNCATE; /* of POSIX segments only */
         bad[4].linger_usec = 1;             /* without that lifetime */
-        for (size_t i = 0; i < 4; i++)
-                ck_assert_msg(try_create(&bad[i]) != SHMD_OK, "number %zu", i);
+        bad[5].size = bad[6].size = 0;
+        bad[5].flags = SHMD_WIRE_POSIX;
+        bad[6].flags = SHMD_WIRE_POSIX | SHMD_WIRE_DETACHED;
+        bad[5].lifetime = WIRE_LIFETIME_HOLDERS;
+        bad[5].maximum = bad[6].maximum = 1; /* a keeper: not detached; of a lifetime that needs none */
+        for (size_t i = 0; i < ELEMENTSOF(bad); i++)
+                if (i != 4)
+                        ck_assert_msg(try_create(&bad[i]) != SHMD_OK, "number %zu", i);
         try_create(&bad[4]); /* whatever it says */
+        check_daemon_is_well();
+}
+END_TEST
+
+/* Keepers that are none: what they are to keep goes with its last holder. */
+START_TEST(test_keepers) {
+        static const uint64_t keepers[] = { 1, UINT64_MAX, UINT64_C(1) << 63, (UINT64_C(1) << 22) + 1, 12345 };
+
+        for (size_t i = 0; i < ELEMENTSOF(keepers); i++) {
+                const struct shmd_wire_create request = {
+                        .mode = 0600,
+                        .flags = SHMD_WIRE_POSIX | SHMD_WIRE_DETACHED | SHMD_WIRE_WRITE,
+                        .lifetime = WIRE_LIFETIME_HOLDERS,
+                        .maximum = keepers[i],
+                        .name_size = 6,
+                };
+
+                ck_assert_uint_eq(try_create(&request), SHMD_OK);
+                daemon_await_segments(&the_daemon, 0);
+        }
         check_daemon_is_well();
 }
 END_TEST
@@ -899,6 +925,7 @@ static Suite *hostile_suite(void) {
         tcase_add_test(tests, test_bad_names);
         tcase_add_test(tests, test_impossible_sizes);
         tcase_add_test(tests, test_impossible_numbers);
+        tcase_add_test(tests, test_keepers);
         tcase_add_test(tests, test_guessed_ids);
 
         tests = test_case(suite, "descriptors", setup, teardown);

@@ -827,6 +827,33 @@ START_TEST(test_creator) {
 }
 END_TEST
 
+/* A keeper stands for the creator: until it has gone, what nobody holds stays. */
+START_TEST(test_keeper) {
+        struct segment_plan plan = plan_of("a", 4096, WIRE_LIFETIME_HOLDERS);
+        struct segment *segment = NULL;
+
+        plan.posix = true;
+        ck_assert_int_eq(registry_reserve(&registry, &alice, &plan, ++now, &segment, &refusal), 0);
+        segment->kept = true;
+        segment->creator.client = &root;
+        registry_commit(segment);
+        open_as(&alice, segment, WRITE, false);
+        ck_assert_int_eq(release(&alice, segment, WRITE), 0);
+        expect_nothing_idle();
+        end_client(&alice, ++now);
+        expect_nothing_idle();
+        registry_queue_idle(segment);
+        expect_idle(segment);
+        ck_assert_int_eq(settle(segment), SETTLED_KEEP);
+        ck_assert_ptr_eq(find("a"), segment);
+
+        end_client(&root, ++now);
+        expect_idle(segment);
+        ck_assert_int_eq(settle(segment), SETTLED_FREE);
+        ck_assert_ptr_null(find("a"));
+}
+END_TEST
+
 START_TEST(test_linger) {
         struct segment *segment = create_linger(&alice, "a", 500);
 
@@ -2368,6 +2395,7 @@ static Suite *registry_suite(void) {
         tcase_add_test(tests, test_persist);
         tcase_add_test(tests, test_holders);
         tcase_add_test(tests, test_creator);
+        tcase_add_test(tests, test_keeper);
         tcase_add_test(tests, test_linger);
         tcase_add_test(tests, test_linger_is_stopped_by_open);
         tcase_add_test(tests, test_linger_order);
