@@ -25,8 +25,6 @@
 
 /* A daemon that was idle may go just when we come, or be killed while it comes back; so often we come again. */
 #define ATTEMPTS_MAX 16
-/* Descriptors that nobody should notice are moved here or above, where there is room. */
-#define UNOBTRUSIVE_FD 64
 /* More counters than this are no page of generations. */
 #define GENERATION_SLOTS_MAX (1u << 20)
 
@@ -89,16 +87,6 @@ int socket_connect(const char *path, int *ret_fd) {
         return 0;
 }
 
-/* shm_open promises the lowest free number: it shall not be ours. */
-static int fd_move_up(int fd) {
-        int moved = fcntl(fd, F_DUPFD_CLOEXEC, UNOBTRUSIVE_FD);
-
-        if (moved < 0) /* no number so high is allowed */
-                return fd;
-        close_fd(fd);
-        return moved;
-}
-
 /* -ECONNRESET: the daemon was started, and has gone. */
 static int socket_open(struct shmd *connection) {
         int r, fd;
@@ -115,7 +103,7 @@ static int socket_open(struct shmd *connection) {
         if (r < 0)
                 return failure_connect(&connection->failure, r, connection->path);
 
-        connection->socket_fd = connection->unobtrusive ? fd_move_up(fd) : fd;
+        connection->socket_fd = fd;
         connection->epoch = process_epoch();
         r = loop_add_socket(connection);
         if (r < 0) {
@@ -206,7 +194,7 @@ static int hello_read(struct shmd *connection, const struct reply *reply) {
                 return connection_break(connection);
 
         connection->instance = hello.instance;
-        if (!connection->unobtrusive && reply->fds->count == 1 && hello.generation_slots > 0) {
+        if (reply->fds->count == 1 && hello.generation_slots > 0) {
                 connection->generations.fd = TAKE_FD(reply->fds->fd[0]);
                 connection->generations.count = hello.generation_slots;
         }
@@ -411,7 +399,7 @@ static struct shmd *connection_new(void) {
         return connection;
 }
 
-static int connection_start(int (*connect_function)(struct shmd *, const char *), const char *path, bool unobtrusive,
+static int connection_start(int (*connect_function)(struct shmd *, const char *), const char *path,
                             struct shmd **ret_connection) {
         struct shmd *connection = NULL;
         struct failure failure = { .kind = FAILURE_NONE };
@@ -426,7 +414,6 @@ static int connection_start(int (*connect_function)(struct shmd *, const char *)
                 return -ENOMEM;
         }
 
-        connection->unobtrusive = unobtrusive;
         r = connect_function(connection, path);
         if (r < 0) {
                 failure_keep_for_thread(&connection->failure);
@@ -451,20 +438,16 @@ static int connect_as_user(struct shmd *connection, const char *path) {
         return connect_user(connection, "no daemon: $XDG_RUNTIME_DIR is not set, where a user's own listens");
 }
 
-int connection_new_unobtrusive(struct shmd **ret_connection) {
-        return connection_start(connect_as_asked, NULL, true, ret_connection);
-}
-
 _public_ int shmd_connect(const char *socket_path, struct shmd **ret_connection) {
-        return connection_start(connect_as_asked, socket_path, false, ret_connection);
+        return connection_start(connect_as_asked, socket_path, ret_connection);
 }
 
 _public_ int shmd_connect_system(struct shmd **ret_connection) {
-        return connection_start(connect_as_system, NULL, false, ret_connection);
+        return connection_start(connect_as_system, NULL, ret_connection);
 }
 
 _public_ int shmd_connect_user(struct shmd **ret_connection) {
-        return connection_start(connect_as_user, NULL, false, ret_connection);
+        return connection_start(connect_as_user, NULL, ret_connection);
 }
 
 /* The daemon ends all holds when the socket is closed: so that comes last, when nothing is held any more. */

@@ -14,6 +14,7 @@
  *   connection       where the daemon is; the connection's life: made, forked, lost, made anew
  *   autostart        the per-user daemon, started
  *   call             one request under way: sent, waited for, its reply checked
+ *   channel          the sockets of the POSIX calls
  *   process          what concerns the whole process: forks, the umask
  *   memory           how much memory there is
  *   error            the last failure, and its words
@@ -89,8 +90,7 @@ void failure_keep_for_thread(const struct failure *failure);
  */
 struct process_page {
         atomic_uint epoch; /* differs from that of all ancestors; zero: not chosen yet */
-        pthread_mutex_t default_lock; /* of posix.c */
-        pthread_mutex_t sync_lock;    /* of sync.c */
+        pthread_mutex_t sync_lock; /* of sync.c */
 };
 extern struct process_page *process_page;
 
@@ -108,6 +108,9 @@ static inline unsigned process_epoch(void) {
 /* A forked child closes the sockets of registered connections at once, lest the daemon takes it for its parent. */
 void process_register(struct shmd *connection);
 void process_unregister(struct shmd *connection);
+
+/* A process, as struct shmd_wire_create has its keeper; zero: it is not there, or can't be looked at. */
+uint64_t process_keeper(pid_t pid);
 
 /* The calling thread's umask. */
 mode_t process_umask(void);
@@ -284,7 +287,6 @@ struct shmd {
         int socket_fd;
         unsigned epoch;  /* of the process that made socket_fd; zero: none has */
         bool autostart;  /* the daemon at path may be started */
-        bool unobtrusive; /* takes no low descriptor numbers, keeps no answers: posix.c */
         char *path;
         uint64_t instance; /* of the daemon */
         uint64_t token;    /* by which it knows this connection again; zero: not at all */
@@ -309,9 +311,6 @@ struct shmd {
         struct wire_fds fds; /* of the last message received */
         uint64_t buffer[SHMD_MESSAGE_MAX / sizeof(uint64_t)];
 };
-
-/* As shmd_connect(NULL), with descriptor numbers that no program expects to get. */
-int connection_new_unobtrusive(struct shmd **ret_connection);
 
 /* Whether requests can be sent: it has a socket, made by this process. */
 static inline bool connection_is_ready(const struct shmd *connection) {
@@ -585,15 +584,15 @@ void asyncs_give_up(struct shmd *connection);
 /* They are a parent process's, or the connection ends: nobody is told. */
 void asyncs_drop(struct shmd *connection);
 
-/* --- posix: the connection of the process --- */
-
-/* Like the C library's calls that they serve, those that take the lock are no cancellation points. 0 or -errno. */
-int default_connection_lock(int *ret_cancel_state);
-void default_connection_unlock(int cancel_state);
-/* Under the lock: made at first use, and again where the process has other credentials. */
-int default_connection_get(struct shmd **ret_connection);
-
 /* --- sysv --- */
+
+/*
+ * Tells of a kernel's segment; keeper: of its registration, struct shmd_wire_create. 0, a status, or what channel_call() fails with;
+ * errno and the segment stay as they are.
+ */
+int sysv_tell(enum shmd_wire_sysv_kind kind, int shmid, const struct shmd_create_options *options, uint64_t keeper);
+/* As shmget(2), and whether it was this call that made it. */
+int sysv_get(key_t key, size_t size, int flags, bool *ret_made, int (*native)(key_t key, size_t size, int flags));
 
 int sysv_options_check(struct shmd *connection, uint64_t size_bytes, unsigned flags, const struct shmd_create_options *options);
 int sysv_create(struct shmd *connection, const struct target *target, uint64_t size_bytes, unsigned flags,
@@ -607,3 +606,59 @@ bool watch_receive(struct shmd *connection, const uint8_t *bytes, size_t size);
 /* On a new connection. */
 int watches_resume(struct shmd *connection);
 void watches_drop(struct shmd *connection);
+
+/* --- channel --- */
+
+enum channel_daemon {
+        CHANNEL_ANY, /* as shmd_connect(NULL) looks for it */
+        CHANNEL_USER,
+        CHANNEL_SYSTEM,
+};
+
+/* One request, all memory borrowed. */
+struct channel_request {
+        enum shmd_operation operation;
+        const void *body;
+        const void *tail;
+        size_t tail_size;
+        uint64_t *creation_token; /* in the body: zero, to be filled in; NULL: it has none */
+        bool reserve;             /* nothing may be done unless there is room for a descriptor */
+};
+
+struct channel_reply {
+        unsigned status; /* enum wire_status */
+        struct shmd_wire_opened opened; /* of all but UNLINK, if SHMD_OK */
+        struct shmd_wire_refusal refusal; /* if not */
+        int fd;          /* -EBADF: none came */
+        bool fds_lost;   /* there was no room for it */
+};
+
+/* Reads the environment, once; else the first call does. What is wanted counts the first time only. */
+void channel_init(enum channel_daemon wanted);
+
+/*
+ * Asks the daemon, with the rights that the caller has now. May be called where shm_open(3) may be, after channel_init() also from signal
+ * handlers. 0, or a negative errno value: then nothing is known to be done.
+ */
+int channel_call(const struct channel_request *request, struct channel_reply *ret_reply);
+
+/* Whether such an error means that there is no daemon to be reached, not that this process lacks something. */
+bool channel_error_means_no_daemon(int error);
+
+/* --- posix --- */
+
+/* What a call of shm_open(3) is to be besides its arguments. */
+struct posix_options {
+        char prefix[SHMD_NAME_MAX + 1]; /* of all names, as the daemon has them */
+        uint32_t lifetime;
+        uint64_t linger_usec;
+        /* Of what it makes, the first that lives; the process itself if none does. Zero: none. See struct shmd_wire_create. */
+        uint64_t keepers[2];
+};
+
+/* A descriptor, or a negative errno value; *ret_no_daemon: whether it is that. mode less the umask. */
+int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, bool *ret_no_daemon);
+int posix_unlink(const struct posix_options *options, const char *name, bool *ret_no_daemon);
+
+/* The name that the daemon has for one of POSIX, which has any bytes; its length. buffer: SHMD_NAME_MAX + 1. */
+size_t posix_name_to_wire(const char *prefix, const char *name, char *buffer);

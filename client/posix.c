@@ -1,52 +1,115 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * shm_open(3) and shm_unlink(3) on one connection of the process.
+ * shm_open(3) and shm_unlink(3), for shmd.h and for the interposer.
  *
- * Owns that connection and its lock, which is free again in a forked child. It keeps nothing about segments:
- * descriptors belong to the program, which may dup, pass and close them at will, so that the
- * kernel alone can tell who holds what ("detached"). The daemon knows a connection by the
- * credentials it was made with: where the process has others now, it gets a new one.
+ * Owns nothing: descriptors belong to the program, which may dup, pass and close them at will, so that the
+ * kernel alone can tell who holds what ("detached"). How the daemon is reached is channel.c's affair.
  */
 #include "internal.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 
 /* What shm_open(3) knows, and what has no meaning here but does no harm, since open(2) has it. */
 #define MEANT_FLAGS (O_RDWR | O_CREAT | O_EXCL | O_TRUNC)
-#define HARMLESS_FLAGS (O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_LARGEFILE)
+#define HARMLESS_FLAGS (O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_LARGEFILE | O_APPEND | O_SYNC | O_DSYNC)
+/* Those that a descriptor remembers. */
+#define STATUS_FLAGS (O_NONBLOCK | O_APPEND)
 
-static struct shmd *default_connection;
-static uid_t default_uid;
-static gid_t default_gid;
+/* --- names --- */
 
-int default_connection_get(struct shmd **ret_connection) {
-        uid_t uid = geteuid();
-        gid_t gid = getegid();
-        int r;
+/*
+ * The daemon's names are UTF-8 without control characters; those of POSIX are any bytes. What the daemon's can't have
+ * becomes a percent sign and two hexadecimal digits, in capitals; so does a percent sign that could be taken for the start of that. What gets
+ * too long by it, or by a prefix, is cut and ends with "%~" and a hash of the whole.
+ */
+#define HASH_SIZE 18u
 
-        if (default_connection && (default_uid != uid || default_gid != gid))
-                default_connection = shmd_disconnect(default_connection);
-        if (!default_connection) {
-                r = connection_new_unobtrusive(&default_connection);
-                if (r < 0)
-                        return r;
-                default_uid = uid;
-                default_gid = gid;
+struct name_writer {
+        char *buffer;
+        size_t size, cut; /* cut: the last place where it may be cut */
+        bool overflow;
+};
+
+static void write_part(struct name_writer *writer, const char *bytes, size_t size) {
+        writer->overflow |= writer->size + size > SHMD_NAME_MAX;
+        if (writer->overflow)
+                return;
+        memcpy(writer->buffer + writer->size, bytes, size);
+        writer->size += size;
+        if (writer->size <= SHMD_NAME_MAX - HASH_SIZE)
+                writer->cut = writer->size;
+}
+
+static void write_escaped(struct name_writer *writer, unsigned char byte) {
+        static const char digits[] = "0123456789ABCDEF";
+        const char bytes[] = { '%', digits[byte >> 4], digits[byte & 15] };
+
+        write_part(writer, bytes, sizeof(bytes));
+}
+
+static bool is_hex(char c) {
+        return c && strchr("0123456789ABCDEF", c);
+}
+
+static bool looks_escaped(const char *s) {
+        return s[0] == '%' && (s[1] == '~' || (is_hex(s[1]) && is_hex(s[2])));
+}
+
+static void write_hash(struct name_writer *writer, const char *name) {
+        uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a */
+
+        for (; *name; name++)
+                hash = (hash ^ (unsigned char) *name) * UINT64_C(1099511628211);
+        writer->size = writer->cut;
+        writer->overflow = false;
+        write_part(writer, "%~", 2);
+        for (int shift = 60; shift >= 0; shift -= 4)
+                write_part(writer, &"0123456789ABCDEF"[hash >> shift & 15], 1);
+}
+
+size_t posix_name_to_wire(const char *prefix, const char *name, char *buffer) {
+        struct name_writer writer = { .buffer = buffer };
+
+        write_part(&writer, prefix, strlen(prefix));
+        for (const char *s = name; *s;) {
+                size_t length = name_character_size(s);
+
+                if (length > 0 && !looks_escaped(s)) {
+                        write_part(&writer, s, length);
+                        s += length;
+                } else
+                        write_escaped(&writer, (unsigned char) *s++);
         }
-        *ret_connection = default_connection;
-        return 0;
+        if (writer.overflow)
+                write_hash(&writer, name);
+        buffer[writer.size] = '\0';
+        return writer.size;
 }
 
 /* shm_open(3) of the C library takes any number of leading slashes. */
-static const char *posix_name(const char *name) {
-        return name + strspn(name, "/");
+static int name_to_target(const struct posix_options *options, const char *name, char (*buffer)[SHMD_NAME_MAX + 1], size_t *ret_size) {
+        const char *checked;
+        size_t size;
+
+        name += strspn(name, "/");
+        if (name[0] == '\0')
+                return -EINVAL;
+        if (strlen(name) > SHMD_NAME_MAX)
+                return -ENAMETOOLONG;
+        size = posix_name_to_wire(options->prefix, name, *buffer);
+        if (name_check(*buffer, size, &checked, ret_size) != NAME_OK)
+                return -EINVAL;
+        return 0;
 }
+
+/* --- opening --- */
 
 static uint32_t oflag_to_wire(int oflag) {
         uint32_t flags = SHMD_WIRE_DETACHED;
 
-        if ((oflag & O_ACCMODE) == O_RDWR)
+        if ((oflag & O_ACCMODE) != O_RDONLY)
                 flags |= SHMD_WIRE_WRITE;
         if (oflag & O_TRUNC)
                 flags |= SHMD_WIRE_TRUNCATE;
@@ -59,57 +122,114 @@ static uint32_t oflag_to_wire(int oflag) {
         return flags;
 }
 
-static int default_open(const char *name, int oflag, mode_t mode) {
-        struct shmd_wire_create create = { .mode = mode, .flags = oflag_to_wire(oflag) };
-        struct shmd *connection;
-        struct target target;
-        struct opened opened;
-        int r;
+static uint64_t choose_keeper(const struct posix_options *options) {
+        if (options->lifetime == WIRE_LIFETIME_PERSIST)
+                return 0;
+        for (size_t i = 0; i < ELEMENTSOF(options->keepers); i++) {
+                pid_t pid = (pid_t) (options->keepers[i] & ((1u << 22) - 1));
 
-        r = default_connection_get(&connection);
-        if (r < 0)
-                return r;
-        r = target_by_name(connection, posix_name(name), &target);
-        if (r < 0)
-                return r;
-        if (oflag & O_CREAT)
-                r = call_create(connection, &target, &create, NULL, NULL, &opened);
-        else
-                r = call_open(connection, &target, create.flags, &opened);
-        if (r < 0)
-                return r;
-        return opened.fd < 0 ? -EMFILE : opened.fd; /* there was no room for it */
+                if (pid > 0 && (kill(pid, 0) == 0 || errno == EPERM))
+                        return options->keepers[i];
+        }
+        return process_keeper(getpid());
 }
 
-static int default_unlink(const char *name) {
-        struct shmd *connection;
+static int call_create_or_open(const struct posix_options *options, const char *name, size_t name_size, int oflag, mode_t mode,
+                               struct channel_reply *reply) {
+        struct shmd_wire_create create = {
+                .mode = mode,
+                .flags = oflag_to_wire(oflag),
+                .lifetime = options->lifetime,
+                .linger_usec = options->linger_usec,
+                .maximum = oflag & O_CREAT ? choose_keeper(options) : 0,
+                .name_size = (uint16_t) name_size,
+        };
+        const struct shmd_wire_open open_body = { .target = { .name_size = (uint16_t) name_size }, .flags = create.flags };
+        const bool creates = oflag & O_CREAT;
+
+        return channel_call(&(struct channel_request) {
+                                    .operation = creates ? SHMD_OP_CREATE : SHMD_OP_OPEN,
+                                    .body = creates ? (const void *) &create : &open_body,
+                                    .tail = name,
+                                    .tail_size = name_size,
+                                    .creation_token = creates ? &create.token : NULL,
+                                    .reserve = oflag & (O_CREAT | O_TRUNC),
+                            }, reply);
+}
+
+static int call_unlink(const char *name, size_t name_size, struct channel_reply *reply) {
+        const struct shmd_wire_unlink body = { .target = { .name_size = (uint16_t) name_size } };
+
+        return channel_call(&(struct channel_request) {
+                                    .operation = SHMD_OP_UNLINK,
+                                    .body = &body,
+                                    .tail = name,
+                                    .tail_size = name_size,
+                            }, reply);
+}
+
+/* Another thread took the last number, which had been free a moment before. */
+static int give_up(const char *name, size_t name_size, const struct channel_reply *reply) {
+        struct channel_reply unlinked;
+
+        if (reply->opened.created)
+                (void) call_unlink(name, name_size, &unlinked);
+        return -EMFILE;
+}
+
+/* The daemon opened it so that it would not have to wait (O_NONBLOCK). */
+static int set_status_flags(int fd, int oflag) {
+        return fcntl(fd, F_SETFL, oflag & STATUS_FLAGS) < 0 ? negative_errno() : 0;
+}
+
+int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, bool *ret_no_daemon) {
+        char wire_name[SHMD_NAME_MAX + 1];
+        struct channel_reply reply;
+        size_t size;
         int r;
 
-        r = default_connection_get(&connection);
+        *ret_no_daemon = false;
+        if ((oflag & ~(MEANT_FLAGS | O_WRONLY | HARMLESS_FLAGS)) || (oflag & O_ACCMODE) == O_ACCMODE)
+                return -EINVAL;
+        r = name_to_target(options, name, &wire_name, &size);
         if (r < 0)
                 return r;
-        if (posix_name(name)[0] == '\0') /* the C library finds nothing of that name, where shm_open finds it invalid */
-                return -ENOENT;
-        r = shmd_unlink(connection, posix_name(name));
+        r = call_create_or_open(options, wire_name, size, oflag, mode & 0777, &reply);
+        *ret_no_daemon = channel_error_means_no_daemon(r);
+        if (r < 0)
+                return r;
+        if (reply.status != SHMD_OK)
+                return -status_to_errno(reply.status);
+        if (reply.fd < 0)
+                return give_up(wire_name, size, &reply);
+        r = set_status_flags(reply.fd, oflag);
+        if (r < 0) {
+                close_fd(reply.fd);
+                return r;
+        }
+        return reply.fd;
+}
+
+int posix_unlink(const struct posix_options *options, const char *name, bool *ret_no_daemon) {
+        char wire_name[SHMD_NAME_MAX + 1];
+        struct channel_reply reply;
+        size_t size;
+        int r;
+
+        *ret_no_daemon = false;
+        r = name_to_target(options, name, &wire_name, &size);
+        if (r < 0) /* the C library finds nothing of that name, where shm_open finds it invalid */
+                return name[strspn(name, "/")] == '\0' ? -ENOENT : r;
+        r = call_unlink(wire_name, size, &reply);
+        *ret_no_daemon = channel_error_means_no_daemon(r);
+        if (r == 0)
+                r = -status_to_errno(reply.status);
         return r == -EPERM ? -EACCES : r; /* as POSIX has it */
 }
 
-/* Like the C library's, these are no cancellation points: a thread that is cancelled would take the lock with it. */
-int default_connection_lock(int *ret_cancel_state) {
-        int r;
+/* --- shmd.h --- */
 
-        r = process_init();
-        if (r < 0)
-                return r;
-        (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, ret_cancel_state);
-        (void) pthread_mutex_lock(&process_page->default_lock);
-        return 0;
-}
-
-void default_connection_unlock(int cancel_state) {
-        (void) pthread_mutex_unlock(&process_page->default_lock);
-        (void) pthread_setcancelstate(cancel_state, &cancel_state);
-}
+static const struct posix_options no_options;
 
 /* On success errno stays as it was. */
 static int posix_result(int r, int saved_errno) {
@@ -117,29 +237,25 @@ static int posix_result(int r, int saved_errno) {
         return r < 0 ? -1 : r;
 }
 
+/* Like the C library's, these are no cancellation points. */
 _public_ int shmd_shm_open(const char *name, int oflag, mode_t mode) {
         int saved_errno = errno, cancel_state, r;
+        bool no_daemon;
 
-        if ((oflag & ~(MEANT_FLAGS | HARMLESS_FLAGS)) || (oflag & O_ACCMODE) == O_ACCMODE)
-                return posix_result(-EINVAL, saved_errno);
+        (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
         if (oflag & O_CREAT)
                 mode &= 0777 & ~process_umask();
-
-        r = default_connection_lock(&cancel_state);
-        if (r >= 0) {
-                r = default_open(name, oflag, mode);
-                default_connection_unlock(cancel_state);
-        }
+        r = posix_open(&no_options, name, oflag, mode, &no_daemon);
+        (void) pthread_setcancelstate(cancel_state, &cancel_state);
         return posix_result(r, saved_errno);
 }
 
 _public_ int shmd_shm_unlink(const char *name) {
         int saved_errno = errno, cancel_state, r;
+        bool no_daemon;
 
-        r = default_connection_lock(&cancel_state);
-        if (r >= 0) {
-                r = default_unlink(name);
-                default_connection_unlock(cancel_state);
-        }
+        (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+        r = posix_unlink(&no_options, name, &no_daemon);
+        (void) pthread_setcancelstate(cancel_state, &cancel_state);
         return posix_result(r, saved_errno);
 }

@@ -10,6 +10,8 @@
 #include "internal.h"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -98,6 +100,22 @@ ssize_t file_read_start(int directory_fd, const char *path, char *buffer, size_t
         return n;
 }
 
+/* Field 22 of stat; the command, in parentheses, may have anything in it. */
+uint64_t process_keeper(pid_t pid) {
+        char path[32], text[1024], *p;
+        unsigned long long started = 0;
+
+        (void) snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
+        if (file_read_start(AT_FDCWD, path, text, sizeof(text)) < 0)
+                return 0;
+        p = strrchr(text, ')');
+        for (int field = 2; p && field < 22; field++)
+                p = strchr(p + 1, ' ');
+        if (p)
+                started = strtoull(p, NULL, 10);
+        return (uint64_t) started << 22 | (uint64_t) pid;
+}
+
 /*
  * umask(2) tells the umask only by changing it, which other threads would see. The kernel writes it in the
  * second line of status; in the first, the thread's name, newlines are escaped. Where that can't be read
@@ -114,13 +132,20 @@ static mode_t umask_from_proc(void) {
         return line ? (mode_t) strtoul(line + sizeof(word) - 1, NULL, 8) & 0777 : 077;
 }
 
-/* Without other threads, to ask by changing it is harmless, and a hundred times faster. */
+/*
+ * Without other threads, to ask by changing it is harmless, and a hundred times faster: if no signal handler comes in
+ * between, which would see the other one, and might never return.
+ */
 mode_t process_umask(void) {
+        sigset_t all, before;
         mode_t mask;
 
         if (!SINGLE_THREADED)
                 return umask_from_proc();
+        (void) sigfillset(&all);
+        (void) pthread_sigmask(SIG_SETMASK, &all, &before);
         mask = umask(077);
         (void) umask(mask);
+        (void) pthread_sigmask(SIG_SETMASK, &before, NULL);
         return mask;
 }

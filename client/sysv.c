@@ -3,7 +3,7 @@
  * SysV segments of the kernel: made or adopted under a name; and a program's own, which the daemon is told of.
  *
  * A program's own stay the kernel's in every way. Telling the daemon may fail, and changes nothing about them. What is told
- * goes over the connection of the process (posix.c), and the daemon looks for itself. Owns nothing.
+ * goes over the process's channels, and the daemon looks for itself. Owns nothing.
  */
 #include "internal.h"
 
@@ -131,16 +131,23 @@ int sysv_create(struct shmd *connection, const struct target *target, uint64_t s
 
 /* --- registered --- */
 
-/* Of the process's connection, without a name of its own. 0 or a negative errno value. */
-static int tell(enum shmd_wire_sysv_kind kind, int shmid, const struct shmd_create_options *options) {
+
+/* Without a name of its own. */
+static int tell(enum shmd_wire_sysv_kind kind, int shmid, const struct shmd_create_options *options, uint64_t keeper) {
+        size_t labels_size = options->labels ? strlen(options->labels) : 0;
         struct shmd_wire_create_sysv body = {
-                .create = { .lifetime = options->lifetime, .linger_usec = options->linger_usec },
+                .create = {
+                        .lifetime = options->lifetime,
+                        .linger_usec = options->linger_usec,
+                        .maximum = keeper,
+                        .labels_size = (uint16_t) labels_size,
+                },
+                .ipc_namespace = ipc_namespace(),
                 .kind = kind,
                 .shmid = (uint32_t) shmid,
         };
-        struct shmd_wire_opened opened;
-        struct shmd *connection;
-        struct reply reply;
+        struct failure failure = { .kind = FAILURE_NONE };
+        struct channel_reply reply;
         int r;
 
         if (kind == SHMD_WIRE_SYSV_REGISTER) {
@@ -148,25 +155,31 @@ static int tell(enum shmd_wire_sysv_kind kind, int shmid, const struct shmd_crea
                 if (r < 0)
                         return r;
         }
-        r = default_connection_get(&connection);
-        if (r < 0)
-                return r;
-        r = call_sysv(connection, NULL, &body, options->labels, &reply);
+        r = channel_call(&(struct channel_request) {
+                                 .operation = SHMD_OP_CREATE_SYSV,
+                                 .body = &body,
+                                 .tail = options->labels,
+                                 .tail_size = labels_size,
+                                 .creation_token = &body.create.token,
+                         }, &reply);
         if (r == 0)
-                r = reply_read(connection, &reply, &opened, sizeof(opened));
+                close_fd(reply.fd);
+        if (r == 0 && reply.status == SHMD_OK)
+                return 0;
         if (r < 0)
-                failure_keep_for_thread(&connection->failure);
-        return r;
+                failure_errno(&failure, r);
+        else
+                failure_refused(&failure, reply.status, &reply.refusal);
+        failure_keep_for_thread(&failure);
+        return r < 0 ? r : (int) reply.status;
 }
 
-static int tell_quietly(enum shmd_wire_sysv_kind kind, int shmid, const struct shmd_create_options *options) {
+int sysv_tell(enum shmd_wire_sysv_kind kind, int shmid, const struct shmd_create_options *options, uint64_t keeper) {
         int saved_errno = errno, cancel_state, r;
 
-        r = default_connection_lock(&cancel_state);
-        if (r >= 0) {
-                r = tell(kind, shmid, options);
-                default_connection_unlock(cancel_state);
-        }
+        (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+        r = tell(kind, shmid, options, keeper);
+        (void) pthread_setcancelstate(cancel_state, &cancel_state);
         errno = saved_errno;
         return r;
 }
@@ -182,43 +195,46 @@ static bool is_for_registering(const struct shmd_create_options *options) {
                wire_is_zero(&rest, sizeof(rest));
 }
 
+static int to_error(int r) {
+        return r > 0 ? -status_to_errno((unsigned) r) : r;
+}
+
 _public_ int shmd_sysv_register(int shmid, const struct shmd_create_options *options) {
         if (!options)
                 options = &default_options;
-        return is_for_registering(options) ? tell_quietly(SHMD_WIRE_SYSV_REGISTER, shmid, options) : -EINVAL;
+        return is_for_registering(options) ? to_error(sysv_tell(SHMD_WIRE_SYSV_REGISTER, shmid, options, 0)) : -EINVAL;
 }
 
 _public_ int shmd_sysv_removed(int shmid) {
-        return tell_quietly(SHMD_WIRE_SYSV_REMOVED, shmid, &default_options);
+        return to_error(sysv_tell(SHMD_WIRE_SYSV_REMOVED, shmid, &default_options, 0));
 }
 
 /* --- the calls of <sys/shm.h> --- */
 
-/* As shmget(2), and whether it was this call that made it. */
-static int get(key_t key, size_t size, int flags, bool *ret_made) {
+int sysv_get(key_t key, size_t size, int flags, bool *ret_made, int (*native)(key_t key, size_t size, int flags)) {
         bool exclusive = flags & IPC_EXCL;
         int shmid = -1;
 
         *ret_made = key == IPC_PRIVATE || ((flags & IPC_CREAT) && exclusive);
         if (*ret_made || !(flags & IPC_CREAT))
-                return shmget(key, size, flags);
+                return native(key, size, flags);
         for (unsigned i = 0; i < ATTEMPTS_MAX; i++) {
-                shmid = shmget(key, size, flags & ~IPC_CREAT);
+                shmid = native(key, size, flags & ~IPC_CREAT);
                 if (shmid >= 0 || errno != ENOENT)
                         return shmid;
-                shmid = shmget(key, size, flags | IPC_EXCL);
+                shmid = native(key, size, flags | IPC_EXCL);
                 *ret_made = shmid >= 0;
                 if (shmid >= 0 || errno != EEXIST)
                         return shmid;
         }
-        return shmget(key, size, flags);
+        return native(key, size, flags);
 }
 
 _public_ int shmd_shmget(int key, size_t size, int shmflg) {
         int saved_errno = errno, shmid, r;
         bool made;
 
-        shmid = get(key, size, shmflg, &made);
+        shmid = sysv_get(key, size, shmflg, &made, shmget);
         if (shmid < 0)
                 return -1;
         r = shmd_sysv_register(shmid, NULL);

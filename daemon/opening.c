@@ -396,7 +396,10 @@ static int check_sysv(struct op_context *context, const struct shmd_wire_create_
 
         if (body->padding != 0 || body->kind < SHMD_WIRE_SYSV_MAKE || body->kind > SHMD_WIRE_SYSV_REMOVED)
                 return SHMD_MALFORMED;
-        if ((flags & ~(SHMD_WIRE_WRITE | SHMD_WIRE_CREATE | SHMD_WIRE_PRIVATE)) || body->create.maximum || body->create.page_shift)
+        if ((flags & ~(SHMD_WIRE_WRITE | SHMD_WIRE_CREATE | SHMD_WIRE_PRIVATE)) || body->create.page_shift)
+                return SHMD_INVALID;
+        /* The keeper of what is registered. */
+        if (body->create.maximum && (body->kind != SHMD_WIRE_SYSV_REGISTER || !may_be_kept(body->create.lifetime)))
                 return SHMD_INVALID;
         /* What is adopted is what was meant, or nothing. */
         if (body->kind != SHMD_WIRE_SYSV_MAKE && ((flags & SHMD_WIRE_CREATE) || body->create.mode || body->create.size || body->key))
@@ -461,6 +464,7 @@ static int prepare_sysv(struct op_context *context, const struct shmd_wire_creat
                 r = take_sysv(context, body, facts, fd, &opening);
         if (r == 0) {
                 remember_creator(session, opening.segment);
+                set_keeper(context, opening.segment, body->create.maximum);
                 r = store_put(&context->daemon->store, opening.segment);
         }
         if (r != 0) {
@@ -485,6 +489,8 @@ static int plan_sysv(struct op_context *context, const struct shmd_wire_create_s
                      char (*tail)[SHMD_NAME_MAX + SHMD_LABELS_MAX], struct segment_plan *ret_plan) {
         struct shmd_wire_create create = body->create;
         char name[64];
+
+        create.maximum = 0;
 
         if (context->tail_size > sizeof(*tail) || create.name_size > context->tail_size)
                 return SHMD_MALFORMED;

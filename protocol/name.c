@@ -50,6 +50,13 @@ static bool is_control(uint32_t point) {
         return point < 0x20 || (point >= 0x7f && point < 0xa0);
 }
 
+size_t name_character_size(const char *s) {
+        uint32_t point;
+        size_t length = utf8_decode((const unsigned char *) s, strnlen(s, 4), &point);
+
+        return length == 0 || is_control(point) ? 0 : length;
+}
+
 static enum name_verdict characters_check(const char *name, size_t size) {
         const unsigned char *s = (const unsigned char *) name;
 

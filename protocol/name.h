@@ -33,5 +33,8 @@ enum name_verdict name_check(const char *name, size_t size, const char **ret_nam
 /* The same for what names begin with: may also be empty, or end in a slash or within a component. */
 enum name_verdict name_check_prefix(const char *prefix, size_t size, const char **ret_prefix, size_t *ret_size);
 
+/* How many bytes the first character of a text has, if names may have it anywhere in them (a slash included); otherwise 0. */
+size_t name_character_size(const char *s);
+
 /* Labels: lines "key=value", each ended by a newline, UTF-8 without other control characters, the key not empty. */
 bool labels_check(const char *labels, size_t size);

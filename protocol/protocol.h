@@ -192,7 +192,7 @@ struct shmd_wire_create {
  * it counts: the daemon asks in its own IPC namespace, and only the owner (to adopt also an administrator) gets it recorded.
  */
 struct shmd_wire_create_sysv {
-        struct shmd_wire_create create; /* no huge pages, no maximum; of flags WRITE, CREATE and PRIVATE; tail as there */
+        struct shmd_wire_create create; /* no huge pages; maximum: the keeper, if REGISTER; of flags WRITE, CREATE and PRIVATE; tail as there */
         uint64_t ipc_namespace; /* inode number of the client's /proc/self/ns/ipc */
         uint64_t changed_sec;   /* ADOPT, REGISTER: its shm_ctime, as the client sees it */
         uint32_t kind;          /* enum shmd_wire_sysv_kind */

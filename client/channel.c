@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What POSIX calls talk to the daemon through: they may come from anywhere that shm_open(3) may be called, from signal
+ * handlers, vfork children, threads without number, processes that have just closed all their descriptors.
+ *
+ * Owns a few kept sockets, each used by one call at a time; who finds none free makes one for his call alone. So nobody ever
+ * waits for another call, and one that is left for good (by longjmp(3), by the death of its thread) costs a socket and no more.
+ * Nothing is allocated, no signal blocked, and the errors of a socket are those of its call alone.
+ *
+ * The kept sockets are in memory that a fork wipes; those of another process, as a vfork child finds them, are left alone.
+ * The program may close any descriptor, and get its number for something else: a kept socket is known by its cookie, which the kernel
+ * gives to no other one, and what does not have it is neither written to nor closed.
+ */
+#include "internal.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#ifndef SO_COOKIE
+#define SO_COOKIE 57
+#endif
+
+#define SYSTEM_SOCKET "/run/shmd/shmd.sock"
+#define USER_SOCKET "/shmd/shmd.sock" /* below $XDG_RUNTIME_DIR */
+
+/* More calls at once make do without. */
+#define KEPT_MAX 4
+/* A daemon that was idle may go just when we come, or be killed while it comes back; so often we come again. */
+#define ATTEMPTS_MAX 16
+/* Nobody expects so high a number to be the lowest free one; select(2) could still take it. */
+#define HIGH_FD 1008
+#define UNOBTRUSIVE_FD 64
+/* Beyond so many groups their number alone is compared. */
+#define GROUPS_MAX 64
+
+/* By whose rights a socket was made. */
+struct identity {
+        uid_t uid;
+        gid_t gid;
+        uint64_t groups;
+};
+
+/* Zeros: there is none. */
+struct channel {
+        atomic_bool taken;
+        pid_t pid; /* who made the socket; 0: nobody */
+        int fd;
+        uint64_t cookie;
+        struct identity identity;
+        uint64_t token;     /* by which the daemon knows it again */
+        uint64_t creations; /* so many were asked for */
+        uint32_t serial;
+};
+
+/* Where a daemon is looked for. */
+struct place {
+        char path[sizeof(((struct sockaddr_un *) NULL)->sun_path)];
+        bool autostart;
+        int error; /* why it is none; 0 */
+};
+
+static struct channel *_Atomic kept; /* KEPT_MAX; wiped by fork */
+static struct {
+        atomic_int fd;
+        _Atomic uint64_t cookie;
+} inherited[KEPT_MAX]; /* what a forked child has to close */
+static struct place places[2];
+static unsigned places_count;
+static enum channel_daemon daemon_wanted = CHANNEL_ANY;
+
+/* --- a socket --- */
+
+/* 0: it is no socket. Kernels before 4.12 have no cookies: there the socket's inode has to do. */
+static uint64_t cookie_of(int fd) {
+        uint64_t cookie = 0;
+        socklen_t size = sizeof(cookie);
+        struct stat st;
+
+        if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) == 0)
+                return cookie;
+        if (errno != ENOPROTOOPT || fstat(fd, &st) < 0)
+                return 0;
+        return st.st_ino;
+}
+
+static int fd_move_up(int fd) {
+        struct rlimit limit = { .rlim_cur = 0 };
+        int moved = -1;
+
+        (void) getrlimit(RLIMIT_NOFILE, &limit);
+        if (limit.rlim_cur > UNOBTRUSIVE_FD)
+                moved = fcntl(fd, F_DUPFD_CLOEXEC, (int) MIN(limit.rlim_cur - KEPT_MAX, (rlim_t) HIGH_FD));
+        if (moved < 0)
+                moved = fcntl(fd, F_DUPFD_CLOEXEC, UNOBTRUSIVE_FD);
+        if (moved < 0) /* no number so high is allowed */
+                return fd;
+        close_fd(fd);
+        return moved;
+}
+
+static struct identity identity_now(void) {
+        struct identity identity = { .uid = geteuid(), .gid = getegid(), .groups = UINT64_C(14695981039346656037) };
+        gid_t groups[GROUPS_MAX];
+        int count = getgroups(ELEMENTSOF(groups), groups);
+
+        if (count < 0)
+                identity.groups ^= (uint64_t) getgroups(0, NULL);
+        for (int i = 0; i < count; i++)
+                identity.groups = (identity.groups ^ groups[i]) * UINT64_C(1099511628211); /* FNV-1a */
+        return identity;
+}
+
+static bool identity_equals(const struct identity *a, const struct identity *b) {
+        return a->uid == b->uid && a->gid == b->gid && a->groups == b->groups;
+}
+
+/* --- where the daemon is --- */
+
+static void place_set(struct place *place, const char *directory, const char *path, bool autostart) {
+        *place = (struct place) { .autostart = autostart };
+        if (strlen(directory) + strlen(path) >= sizeof(place->path))
+                place->error = -ENAMETOOLONG;
+        else
+                stpcpy(stpcpy(place->path, directory), path);
+}
+
+/* The environment is read once: programs change theirs, and where the segments are shall not depend on it. */
+static void places_init(void) {
+        const char *path = secure_getenv("SHMD_SOCKET"), *directory = secure_getenv("XDG_RUNTIME_DIR");
+        const char *autostart = secure_getenv("SHMD_AUTOSTART");
+
+        if (path && path[0] != '\0' && daemon_wanted == CHANNEL_ANY) {
+                place_set(&places[places_count++], "", path, false);
+                return;
+        }
+        if (daemon_wanted != CHANNEL_USER)
+                place_set(&places[places_count++], "", SYSTEM_SOCKET, false);
+        if (daemon_wanted != CHANNEL_SYSTEM && directory && directory[0] == '/')
+                place_set(&places[places_count++], directory, USER_SOCKET, !autostart || strcmp(autostart, "0") != 0);
+}
+
+static int connect_at(const struct place *place, int *ret_fd) {
+        struct failure failure = { .kind = FAILURE_NONE };
+        int r;
+
+        if (place->error < 0)
+                return place->error;
+        r = socket_connect(place->path, ret_fd);
+        if ((r == -ENOENT || r == -ECONNREFUSED) && place->autostart) {
+                r = autostart_daemon(place->path, &failure);
+                if (r == 0)
+                        r = socket_connect(place->path, ret_fd);
+                if (r == -ENOENT) /* it was there a moment ago */
+                        r = -ECONNRESET;
+        }
+        return r;
+}
+
+static int connect_somewhere(int *ret_fd) {
+        int r = -ENOENT;
+
+        for (unsigned i = 0; i < places_count && r == -ENOENT; i++)
+                r = connect_at(&places[i], ret_fd);
+        return r;
+}
+
+/* --- messages --- */
+
+struct message {
+        struct shmd_wire_header header;
+        union {
+                struct shmd_wire_refusal refusal;
+                struct shmd_wire_opened opened;
+                struct shmd_wire_hello_reply hello;
+                struct shmd_wire_empty empty;
+                uint64_t words[24];
+        } body;
+};
+
+static bool error_means_lost(ssize_t error) {
+        return error == 0 || error == -EPIPE || error == -ECONNRESET || error == -ENOTCONN || error == -ECONNREFUSED;
+}
+
+static int send_message(const struct channel *channel, const struct channel_request *request, uint32_t serial, bool repeated) {
+        const struct operation *operation = operation_find(request->operation);
+        const struct shmd_wire_header header = {
+                .operation = operation->number,
+                .status = repeated ? SHMD_WIRE_REPEATED : 0,
+                .serial = serial,
+        };
+        int r;
+
+        r = wire_send(channel->fd, &header, request->body, operation->request_size, request->tail, request->tail_size, NULL, 0, 0);
+        return r < 0 && error_means_lost(r) ? -ECONNRESET : r;
+}
+
+/* The answer to that request; what comes with it is in fds. -ECONNRESET, -EPROTO. */
+static int receive_message(const struct channel *channel, enum shmd_operation number, uint32_t serial, struct wire_fds *fds,
+                           struct channel_reply *ret_reply) {
+        const struct operation *operation = operation_find(number);
+        struct message message;
+        bool fds_lost = false;
+        ssize_t n;
+
+        n = wire_receive_lossy(channel->fd, &message, sizeof(message), fds, 0, &fds_lost);
+        if (error_means_lost(n))
+                return -ECONNRESET;
+        /* Who may not even connect is told so before he is listened to. */
+        if (n >= (ssize_t) sizeof(message.header) && number == SHMD_OP_HELLO && message.header.status != SHMD_OK && message.header.serial == 0)
+                message.header.serial = serial;
+        if (n < (ssize_t) sizeof(message.header) || message.header.operation != number || message.header.serial != serial)
+                return -EPROTO;
+        if (message.header.status == SHMD_OK && (size_t) n != sizeof(message.header) + operation->reply_size)
+                return -EPROTO;
+        if (message.header.status != SHMD_OK && (size_t) n != sizeof(message.header) + sizeof(message.body.refusal))
+                return -EPROTO;
+        ret_reply->status = message.header.status;
+        if (message.header.status == SHMD_OK && number != SHMD_OP_HELLO && number != SHMD_OP_UNLINK)
+                ret_reply->opened = message.body.opened;
+        if (message.header.status != SHMD_OK)
+                ret_reply->refusal = message.body.refusal;
+        ret_reply->fds_lost = fds_lost;
+        return 0;
+}
+
+/* --- HELLO --- */
+
+static int channel_greet(struct channel *channel) {
+        const struct shmd_wire_hello hello = {
+                .version_min = SHMD_PROTOCOL_VERSION,
+                .version_max = SHMD_PROTOCOL_VERSION,
+                .token = channel->token,
+        };
+        const struct channel_request request = { .operation = SHMD_OP_HELLO, .body = &hello };
+        struct channel_reply reply = { .status = 0 };
+        int r;
+
+        r = send_message(channel, &request, ++channel->serial, false);
+        if (r < 0 && r != -ECONNRESET)
+                return r;
+        /* Who is refused before he has said anything finds that behind the error. Its page of generations is not wanted. */
+        r = receive_message(channel, SHMD_OP_HELLO, channel->serial, NULL, &reply);
+        if (r == -ECONNRESET)
+                r = receive_message(channel, SHMD_OP_HELLO, channel->serial, NULL, &reply);
+        if (r < 0)
+                return r;
+        return reply.status == SHMD_OK ? 0 : -status_to_errno(reply.status);
+}
+
+/* One that is no more is not closed: it may be somebody else's. */
+static void channel_close(struct channel *channel) {
+        if (channel->pid != 0 && cookie_of(channel->fd) == channel->cookie)
+                close_fd(channel->fd);
+        channel->pid = 0;
+        channel->fd = -EBADF;
+}
+
+static int channel_make(struct channel *channel, const struct identity *identity, pid_t pid) {
+        int fd = -EBADF, r;
+
+        r = connect_somewhere(&fd);
+        if (r < 0)
+                return r;
+        /* The daemon knows one again that it has lost, not one of other rights. */
+        if (channel->token == 0 || !identity_equals(&channel->identity, identity)) {
+                if (getrandom(&channel->token, sizeof(channel->token), GRND_NONBLOCK) != sizeof(channel->token))
+                        channel->token = 0;
+        }
+        channel->fd = fd_move_up(fd);
+        channel->cookie = cookie_of(channel->fd);
+        channel->identity = *identity;
+        channel->pid = pid;
+        r = channel_greet(channel);
+        if (r < 0)
+                channel_close(channel);
+        return r;
+}
+
+/* --- which one --- */
+
+static bool channel_is_good(const struct channel *channel, const struct identity *identity) {
+        return channel->pid != 0 && identity_equals(&channel->identity, identity) && cookie_of(channel->fd) == channel->cookie;
+}
+
+static void remember_inherited(const struct channel *channel) {
+        struct channel *first = atomic_load(&kept);
+        size_t i = (size_t) (channel - first);
+
+        atomic_store(&inherited[i].cookie, channel->pid != 0 ? channel->cookie : 0);
+        atomic_store(&inherited[i].fd, channel->pid != 0 ? channel->fd : -EBADF);
+}
+
+/* A kept one that nobody uses, of this very process; or NULL. */
+static struct channel *kept_take(pid_t pid) {
+        struct channel *channels = atomic_load(&kept);
+
+        for (size_t i = 0; channels && i < KEPT_MAX; i++) {
+                struct channel *channel = &channels[i];
+
+                if (atomic_exchange(&channel->taken, true))
+                        continue;
+                if (channel->pid == 0 || channel->pid == pid)
+                        return channel;
+                atomic_store(&channel->taken, false); /* we share another process's memory */
+                break;
+        }
+        return NULL;
+}
+
+static void kept_give_back(struct channel *channel) {
+        remember_inherited(channel);
+        atomic_store(&channel->taken, false);
+}
+
+static void after_fork_in_child(void) {
+        struct channel *channels = atomic_load(&kept);
+
+        for (size_t i = 0; i < KEPT_MAX; i++) {
+                int fd = atomic_exchange(&inherited[i].fd, -EBADF);
+
+                if (fd >= 0 && cookie_of(fd) == atomic_load(&inherited[i].cookie))
+                        close_fd(fd);
+                atomic_store(&inherited[i].cookie, 0);
+        }
+        /* The kernel has done so already, unless it is too old. */
+        if (channels)
+                memset((void *) channels, 0, KEPT_MAX * sizeof(*channels));
+}
+
+static void init_once(void) {
+        void *page;
+
+        places_init();
+        for (size_t i = 0; i < KEPT_MAX; i++)
+                atomic_store(&inherited[i].fd, -EBADF);
+        page = mmap(NULL, KEPT_MAX * sizeof(struct channel), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (page == MAP_FAILED) /* then none is kept */
+                return;
+        (void) madvise(page, KEPT_MAX * sizeof(struct channel), MADV_WIPEONFORK);
+        if (pthread_atfork(NULL, NULL, after_fork_in_child) == 0)
+                atomic_store(&kept, page);
+        else
+                (void) munmap(page, KEPT_MAX * sizeof(struct channel));
+}
+
+void channel_init(enum channel_daemon wanted) {
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+        if (wanted != CHANNEL_ANY)
+                daemon_wanted = wanted;
+        (void) pthread_once(&once, init_once);
+}
+
+/* --- a call --- */
+
+/*
+ * Holds the lowest free number until the answer is about to come. So it is known before anything is done that there will be room for
+ * the descriptor: open(2) makes no file that it can't open.
+ */
+static int reserve_fd(const struct channel *channel, bool wanted, int *ret_fd) {
+        if (!wanted)
+                return 0;
+        *ret_fd = fcntl(channel->fd, F_DUPFD_CLOEXEC, 0);
+        return *ret_fd < 0 ? negative_errno() : 0;
+}
+
+static int perform(struct channel *channel, const struct channel_request *request, uint32_t *serial, struct channel_reply *reply) {
+        struct wire_fds fds = WIRE_FDS_INIT;
+        _cleanup_close_ int reserved = -EBADF;
+        bool repeated = *serial != 0;
+        int r;
+
+        r = reserve_fd(channel, request->reserve, &reserved);
+        if (r < 0)
+                return r;
+        if (!repeated)
+                *serial = ++channel->serial;
+        else
+                channel->serial = MAX(channel->serial, *serial);
+        r = send_message(channel, request, *serial, repeated);
+        if (r < 0)
+                return r;
+        reserved = close_fd(reserved);
+        r = receive_message(channel, request->operation, *serial, &fds, reply);
+        if (r == 0 && fds.count > 0)
+                reply->fd = TAKE_FD(fds.fd[0]);
+        wire_fds_done(&fds);
+        return r;
+}
+
+static bool is_repeated(int error) {
+        return error == -ECONNRESET || error == -EPIPE;
+}
+
+static int call_on(struct channel *channel, const struct identity *identity, pid_t pid, const struct channel_request *request,
+                   struct channel_reply *reply) {
+        uint32_t serial = 0;
+        int r, attempt = 0;
+
+        do {
+                r = 0;
+                if (!channel_is_good(channel, identity)) {
+                        channel_close(channel);
+                        r = channel_make(channel, identity, pid);
+                }
+                if (r == 0 && request->creation_token && *request->creation_token == 0 && channel->token != 0)
+                        *request->creation_token = channel->token + ++channel->creations;
+                if (r == 0)
+                        r = perform(channel, request, &serial, reply);
+                if (r < 0 && r != -EMFILE && r != -ENFILE)
+                        channel_close(channel);
+        } while (is_repeated(r) && ++attempt < ATTEMPTS_MAX);
+        return r == -ECONNRESET ? -ECONNREFUSED : r;
+}
+
+int channel_call(const struct channel_request *request, struct channel_reply *ret_reply) {
+        const struct identity identity = identity_now();
+        struct channel own = { .fd = -EBADF }, *channel;
+        struct channel_reply reply = { .fd = -EBADF };
+        pid_t pid = getpid();
+        int r;
+
+        channel_init(CHANNEL_ANY);
+        channel = kept_take(pid);
+        r = call_on(channel ?: &own, &identity, pid, request, &reply);
+        if (channel)
+                kept_give_back(channel);
+        else
+                channel_close(&own);
+        if (r == 0)
+                *ret_reply = reply;
+        return r;
+}
+
+bool channel_error_means_no_daemon(int error) {
+        static const int others[] = { EMFILE, ENFILE, ENOMEM, ENOBUFS, EDQUOT, EAGAIN };
+
+        for (size_t i = 0; i < ELEMENTSOF(others); i++)
+                if (error == -others[i])
+                        return false;
+        return error < 0;
+}
