@@ -60,6 +60,7 @@ static int set_lifetime(struct ctl *ctl, const char *argument) {
         struct shmd_create_options *create = &ctl->options.create;
         const char *problem = parse_lifetime(argument, &create->lifetime, &create->linger_usec);
 
+        ctl->options.lifetime_given = true;
         return problem ? complain(ctl, "--lifetime", argument, problem) : 0;
 }
 
@@ -122,6 +123,13 @@ static int set_sysv_id(struct ctl *ctl, const char *argument) {
 static int set_file(struct ctl *ctl, const char *argument) {
         ctl->options.file_path = argument;
         return 0;
+}
+
+static int set_prefix(struct ctl *ctl, const char *argument) {
+        const char *problem = parse_prefix(argument);
+
+        ctl->options.prefix = argument;
+        return problem ? complain(ctl, "--prefix", argument, problem) : 0;
 }
 
 static int set_timeout(struct ctl *ctl, const char *argument) {
@@ -258,6 +266,8 @@ static const struct option_row rows[] = {
         { "create", 0, NULL, "if there is no such segment, make one, which goes with its last holder", FLAG(create_missing) },
         { "sysv-key", 0, "KEY", "a SysV segment of the kernel, with that key (0: none)", .set = set_sysv_key },
         { "sysv-id", 0, "SHMID", "a name for the SysV segment of that id, which is there", .set = set_sysv_id },
+        { "prefix", 0, "PREFIX", "what all names begin with in the daemon, such as job-7/", .set = set_prefix },
+        { "required", 0, NULL, "without a daemon fail, instead of running the program natively", FLAG(required) },
 };
 
 enum { LONG_OPTION = 0x100 };

@@ -219,6 +219,31 @@ const char *parse_lifetime(const char *text, uint32_t *ret_lifetime, uint64_t *r
         return NULL;
 }
 
+/* --- prefixes --- */
+
+/* The rules are the daemon's: libshmd(3). */
+const char *parse_prefix(const char *text) {
+        const char *component = text + (text[0] == '/');
+
+        if (strlen(text) > 127)
+                return "longer than 127 bytes, which leaves too little for names";
+        for (const char *s = text; *s; s++)
+                if ((unsigned char) *s < 0x20 || *s == 0x7f)
+                        return "it has a control character";
+        while (*component) {
+                size_t length = strcspn(component, "/");
+
+                if (length == 0)
+                        return "it has an empty component";
+                if (component[length] == '/' && (strncmp(component, "..", length) == 0 && length <= 2))
+                        return "it has a component \".\" or \"..\"";
+                component += length + (component[length] == '/');
+        }
+        if (mbstowcs(NULL, text, 0) == (size_t) -1)
+                return "it is not valid UTF-8";
+        return NULL;
+}
+
 /* --- labels --- */
 
 const char *parse_label(const char *text, char *labels, size_t size) {

@@ -86,6 +86,9 @@ struct options {
         uint64_t timeout_usec; /* UINT64_MAX: none */
         uint64_t count;        /* 0: none */
         bool preallocate;
+        bool lifetime_given;
+        bool required;
+        const char *prefix;
         struct shmd_create_options create;
         char labels[1025]; /* "key=value" lines */
         unsigned kinds;        /* 1 << enum scan_kind; 0: all */
@@ -159,6 +162,8 @@ enum option_bit {
         OPTION_CREATE = UINT64_C(1) << 39,
         OPTION_SYSV_KEY = UINT64_C(1) << 40,
         OPTION_SYSV_ID = UINT64_C(1) << 41,
+        OPTION_PREFIX = UINT64_C(1) << 42,
+        OPTION_REQUIRED = UINT64_C(1) << 43,
 };
 
 /* Whether a command takes "-- PROGRAM...". */
@@ -220,6 +225,8 @@ const char *parse_mode(const char *text, uint32_t *ret_mode);
 /* As chmod(1) has it: octal, or symbolic changes to a mode. */
 const char *parse_mode_change(const char *text, uint32_t mode, uint32_t *ret_mode);
 const char *parse_lifetime(const char *text, uint32_t *ret_lifetime, uint64_t *ret_linger_usec);
+/* What names can begin with, and be long enough. */
+const char *parse_prefix(const char *text);
 /* Such as 5 or 0.25. */
 const char *parse_seconds(const char *text, uint64_t *ret_usec);
 /* The same, or with a unit: 90s, 10min, 2h, 7d. */
@@ -411,6 +418,7 @@ int cmd_metrics(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_top(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_reclaim(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_hold(struct ctl *ctl, int n_arguments, char **arguments);
+int cmd_run(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_stop(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_lock(struct ctl *ctl, int n_arguments, char **arguments);
 int cmd_status(struct ctl *ctl, int n_arguments, char **arguments);

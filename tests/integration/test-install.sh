@@ -42,6 +42,7 @@ find_one shmd.8 >/dev/null || exit 1
 find_one shmdctl.1 >/dev/null || exit 1
 find_one libshmd.3 >/dev/null || exit 1
 find_one shmd-protocol.7 >/dev/null || exit 1
+find_one shmd-preload.7 >/dev/null || exit 1
 find_one shmd-messages.7 >/dev/null || exit 1
 find_one shmd.catalog >/dev/null || exit 1
 [ "$(find "$destination" -name '*.h' | wc -l)" -eq 1 ] || fail "more than one header is installed"

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libshmd-preload: a program's own shm_open(3) and shm_unlink(3), served by shmd. Preloaded: ld.so(8), LD_PRELOAD.
+ *
+ * Owns what the environment said, and whether this process is served or has the native calls: that is decided by its first call, and stays
+ * so, also in its forked children, lest half of a program's objects are here and half there. Contains all of libshmd that it takes, so that
+ * it needs nothing but the C library, in containers for example.
+ *
+ * What is not the name of an object goes to the C library, whose errors are then its own. So does nothing else: whoever would make natively what he
+ * can't have from the daemon would hide a failure until somebody looks for it in the other place.
+ */
+#include "internal.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+enum decision {
+        UNDECIDED,
+        SERVED,
+        NATIVE,
+};
+
+static int (*native_shm_open)(const char *name, int oflag, mode_t mode);
+static int (*native_shm_unlink)(const char *name);
+static struct posix_options options;
+static bool required;
+static struct stat standard_error; /* as the program found it; st_mode 0: it had none */
+static atomic_int decision;
+static atomic_bool warned;
+
+/* --- telling --- */
+
+/* The program may have closed it and got its number for something else. */
+static bool standard_error_is_good(void) {
+        struct pollfd poll_fd = { .fd = STDERR_FILENO, .events = POLLOUT };
+        struct stat now;
+
+        return standard_error.st_mode != 0 && fstat(STDERR_FILENO, &now) == 0 && now.st_dev == standard_error.st_dev &&
+               now.st_ino == standard_error.st_ino && poll(&poll_fd, 1, 0) == 1 && poll_fd.revents == POLLOUT;
+}
+
+/* One line in a process's life, whatever there is to be said. */
+static void warn_once(const char *what, const char *about) {
+        char line[256];
+        int n;
+
+        if (atomic_exchange(&warned, true) || !standard_error_is_good())
+                return;
+        n = snprintf(line, sizeof(line), "libshmd-preload: %s%s\n", what, about);
+        (void) !write(STDERR_FILENO, line, MIN((size_t) n, sizeof(line) - 1));
+}
+
+static const char *describe(int error) {
+        switch (error) {
+        case -ENOENT:
+                return "it is not there";
+        case -ECONNREFUSED:
+                return "nobody listens";
+        case -EACCES:
+        case -EPERM:
+                return "permission denied";
+        default:
+                return "it does not answer as shmd does";
+        }
+}
+
+/* --- the environment --- */
+
+static bool read_linger(const char *text, uint64_t *ret_usec) {
+        uint64_t unit = 1000000, usec = 0;
+        bool fraction = false;
+
+        if (*text == '\0' || strlen(text) > 16)
+                return false;
+        for (; *text; text++) {
+                if (*text == '.' && !fraction) {
+                        fraction = true;
+                        continue;
+                }
+                if (*text < '0' || *text > '9')
+                        return false;
+                if (fraction)
+                        unit /= 10;
+                usec = fraction ? usec + (uint64_t) (*text - '0') * unit : usec * 10 + (uint64_t) (*text - '0') * 1000000;
+        }
+        *ret_usec = usec;
+        return true;
+}
+
+static bool read_lifetime(const char *text) {
+        static const char linger[] = "linger=";
+
+        if (strcmp(text, "persist") == 0)
+                options.lifetime = WIRE_LIFETIME_PERSIST;
+        else if (strcmp(text, "holders") == 0)
+                options.lifetime = WIRE_LIFETIME_HOLDERS;
+        else if (strncmp(text, linger, strlen(linger)) == 0 && read_linger(text + strlen(linger), &options.linger_usec))
+                options.lifetime = WIRE_LIFETIME_LINGER;
+        else
+                return false;
+        return true;
+}
+
+/* With a component behind it, it has to be a name. */
+static bool read_prefix(const char *text) {
+        char name[SHMD_NAME_MAX + 2];
+        const char *checked;
+        size_t size;
+
+        if (strlen(text) > SHMD_NAME_MAX / 2)
+                return false;
+        stpcpy(stpcpy(name, text), "x");
+        if (name_check(name, strlen(name), &checked, &size) != NAME_OK)
+                return false;
+        checked = text + (text[0] == '/');
+        stpcpy(options.prefix, checked);
+        return true;
+}
+
+static enum channel_daemon read_daemon(void) {
+        const char *text = secure_getenv("SHMD_PRELOAD_DAEMON");
+
+        if (text && strcmp(text, "user") == 0)
+                return CHANNEL_USER;
+        return text && strcmp(text, "system") == 0 ? CHANNEL_SYSTEM : CHANNEL_ANY;
+}
+
+static void read_environment(void) {
+        const char *lifetime = secure_getenv("SHMD_PRELOAD_LIFETIME"), *prefix = secure_getenv("SHMD_PRELOAD_PREFIX");
+        const char *word = secure_getenv("SHMD_PRELOAD_REQUIRED");
+
+        required = word && strcmp(word, "1") == 0;
+        if (lifetime && !read_lifetime(lifetime))
+                warn_once("not a lifetime, so persist is taken: $SHMD_PRELOAD_LIFETIME is ", lifetime);
+        if (prefix && !read_prefix(prefix))
+                warn_once("not the beginning of a name, so none is taken: $SHMD_PRELOAD_PREFIX is ", prefix);
+}
+
+/*
+ * What this program makes is kept as long as the one lives that was run, and if that has gone, this one; its forked children too stand
+ * behind it.
+ */
+static void choose_keepers(void) {
+        const char *run = secure_getenv("SHMD_PRELOAD_KEEPER");
+
+        if (options.lifetime == WIRE_LIFETIME_PERSIST)
+                return;
+        options.keepers[0] = run ? strtoull(run, NULL, 10) : 0;
+        options.keepers[1] = process_keeper(getpid());
+}
+
+static void init_once(void) {
+        int saved_errno = errno;
+
+        native_shm_open = (int (*)(const char *, int, mode_t)) dlsym(RTLD_NEXT, "shm_open");
+        native_shm_unlink = (int (*)(const char *)) dlsym(RTLD_NEXT, "shm_unlink");
+        if (fstat(STDERR_FILENO, &standard_error) < 0)
+                standard_error.st_mode = 0;
+        read_environment();
+        choose_keepers();
+        channel_init(read_daemon());
+        errno = saved_errno;
+}
+
+/* At once, so that a signal handler finds it done; but constructors of other libraries may come first. */
+__attribute__((__constructor__)) static void init(void) {
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+        (void) pthread_once(&once, init_once);
+}
+
+/* --- the calls --- */
+
+/* What the C library finds invalid as a name, and what would be the directory. */
+static bool is_name(const char *name) {
+        name += strspn(name, "/");
+        return name[0] != '\0' && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && !strchr(name, '/') &&
+               strlen(name) <= SHMD_NAME_MAX;
+}
+
+static int call_native_open(const char *name, int oflag, mode_t mode) {
+        if (native_shm_open)
+                return native_shm_open(name, oflag, mode);
+        errno = ENOSYS;
+        return -1;
+}
+
+static int call_native_unlink(const char *name) {
+        if (native_shm_unlink)
+                return native_shm_unlink(name);
+        errno = ENOSYS;
+        return -1;
+}
+
+/* Whether the native call is to be made instead; error: of the call to the daemon. */
+static bool decide(bool no_daemon, int error) {
+        int before = UNDECIDED;
+
+        if (!no_daemon)
+                (void) atomic_compare_exchange_strong(&decision, &before, SERVED);
+        else if (required)
+                warn_once("no daemon, but it is required: ", describe(error));
+        else if (atomic_compare_exchange_strong(&decision, &before, NATIVE))
+                warn_once("no daemon, so shared memory is the system's own: ", describe(error));
+        else if (before == SERVED)
+                warn_once("the daemon has gone: ", describe(error));
+        return atomic_load(&decision) == NATIVE;
+}
+
+/* Those of shm_open(3); the native call's file system has no quotas, but a size. */
+static int to_posix_error(int error, bool no_daemon) {
+        if (no_daemon)
+                return ECONNREFUSED;
+        return error == -EDQUOT ? ENOSPC : -error;
+}
+
+static int finish(int r, bool no_daemon, int saved_errno) {
+        errno = r < 0 ? to_posix_error(r, no_daemon) : saved_errno;
+        return r < 0 ? -1 : r;
+}
+
+_public_ int shm_open(const char *name, int oflag, mode_t mode) {
+        int saved_errno = errno, cancel_state, r;
+        bool no_daemon = false, native;
+
+        init();
+        if (atomic_load(&decision) == NATIVE || !is_name(name))
+                return call_native_open(name, oflag, mode);
+        (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+        r = posix_open(&options, name, oflag, oflag & O_CREAT ? mode & 0777 & ~process_umask() : 0, &no_daemon);
+        native = decide(no_daemon, r);
+        (void) pthread_setcancelstate(cancel_state, &cancel_state);
+        return native ? call_native_open(name, oflag, mode) : finish(r, no_daemon, saved_errno);
+}
+
+_public_ int shm_unlink(const char *name) {
+        int saved_errno = errno, cancel_state, r;
+        bool no_daemon = false, native;
+
+        init();
+        if (atomic_load(&decision) == NATIVE || !is_name(name))
+                return call_native_unlink(name);
+        (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+        r = posix_unlink(&options, name, &no_daemon);
+        native = decide(no_daemon, r);
+        (void) pthread_setcancelstate(cancel_state, &cancel_state);
+        return native ? call_native_unlink(name) : finish(r, no_daemon, saved_errno);
+}

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * run: becomes a program whose own shm_open(3) is served by the daemon, through the preloaded library.
+ *
+ * It is the very process that the shell or the service manager started: there is nothing between them and the program.
+ */
+#include "shmdctl.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void export(const char *name, const char *value) {
+        if (setenv(name, value, 1) < 0)
+                fail_memory();
+}
+
+static const char *library_path(void) {
+        const char *path = getenv("SHMD_PRELOAD_LIBRARY");
+
+        return path && path[0] != '\0' ? path : SHMD_PRELOAD_PATH;
+}
+
+/* After what is preloaded already: sanitizers insist on being first. ld.so(8) splits at blanks and colons. */
+static int preload(const char *path) {
+        const char *others = getenv("LD_PRELOAD");
+        _cleanup_(freep) char *list = NULL;
+
+        if (strpbrk(path, " :"))
+                return fail("cannot preload \"%s\": neither blanks nor colons may be in the path", path);
+        if (access(path, R_OK) < 0)
+                return fail("cannot preload \"%s\": %s", path, strerror(errno));
+        if (asprintf(&list, "%s%s%s", others && others[0] ? others : "", others && others[0] ? " " : "", path) < 0)
+                fail_memory();
+        export("LD_PRELOAD", list);
+        return STATUS_DONE;
+}
+
+static void export_lifetime(const struct shmd_create_options *create) {
+        static const char *const words[] = {
+                [SHMD_LIFETIME_PERSIST] = "persist",
+                [SHMD_LIFETIME_HOLDERS] = "holders",
+        };
+        char linger[64];
+
+        if (create->lifetime != SHMD_LIFETIME_LINGER)
+                return export("SHMD_PRELOAD_LIFETIME", words[create->lifetime]);
+        snprintf(linger, sizeof(linger), "linger=%" PRIu64 ".%06" PRIu64, create->linger_usec / USEC_PER_SECOND,
+                 create->linger_usec % USEC_PER_SECOND);
+        export("SHMD_PRELOAD_LIFETIME", linger);
+}
+
+/* The program looks for the daemon as we did: one that is idle may end meanwhile, and be started again. */
+static void export_daemon(const struct options *options) {
+        if (options->daemon == DAEMON_AT_SOCKET)
+                export("SHMD_SOCKET", options->socket_path);
+        else if (options->daemon != DAEMON_DEFAULT)
+                export("SHMD_PRELOAD_DAEMON", options->daemon == DAEMON_OF_USER ? "user" : "system");
+        if (options->daemon == DAEMON_AT_SOCKET)
+                (void) unsetenv("SHMD_PRELOAD_DAEMON");
+}
+
+/* This process, which the program will be, by number and start time: what the program makes is kept as long as it lives. */
+static void export_keeper(void) {
+        unsigned long long started = 0;
+        FILE *file = fopen("/proc/self/stat", "re");
+        char text[1024] = "", number[32], *p;
+
+        if (file && !fgets(text, sizeof(text), file))
+                text[0] = '\0';
+        if (file)
+                fclose(file);
+        p = strrchr(text, ')'); /* the command may have anything in it */
+        if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &started) != 1)
+                return;
+        snprintf(number, sizeof(number), "%llu", started << 22 | (unsigned long long) getpid());
+        export("SHMD_PRELOAD_KEEPER", number);
+}
+
+static int prepare(const struct options *options) {
+        export_keeper();
+        export_daemon(options);
+        if (options->lifetime_given)
+                export_lifetime(&options->create);
+        if (options->prefix)
+                export("SHMD_PRELOAD_PREFIX", options->prefix);
+        if (options->required)
+                export("SHMD_PRELOAD_REQUIRED", "1");
+        return preload(library_path());
+}
+
+static int execute(char **program) {
+        int error;
+
+        (void) execvp(program[0], program);
+        error = errno;
+        fail("cannot run \"%s\": %s", program[0], strerror(error));
+        return error == ENOENT || error == ENOTDIR ? 127 : 126;
+}
+
+int cmd_run(struct ctl *ctl, int n_arguments, char **arguments) {
+        struct options *options = &ctl->options;
+        int status;
+
+        (void) n_arguments;
+        (void) arguments;
+        if (options->create.lifetime == SHMD_LIFETIME_CREATOR)
+                return fail_usage(ctl, "--lifetime creator: the connection of a program's own calls comes and goes; see holders");
+        if (options->required) {
+                status = connect_to_daemon(ctl);
+                if (status != STATUS_DONE)
+                        return status;
+        } else if (connection_open(ctl) < 0) {
+                fail("%s; \"%s\" has the system's own shared memory", shmd_error_message(NULL), ctl->program[0]);
+                return execute(ctl->program);
+        }
+        ctl->connection = shmd_disconnect(ctl->connection);
+        status = prepare(options);
+        return status == STATUS_DONE ? execute(ctl->program) : status;
+}

@@ -1,0 +1,110 @@
+#!/bin/sh
+# Programs of others on shmd, as far as they are installed: Python, stress-ng, PostgreSQL.
+# shellcheck source=../support/script.sh
+. "${SHMD_TEST_SRCDIR:?run the tests by make check}/tests/support/script.sh"
+
+case ${SHMD_TEST_SANITIZERS:-no} in
+        no) ;;
+        *) skip_rest "these programs are not made with sanitizers" ;;
+esac
+
+"$SHMD_TEST_SHMDCTL" watch --snapshot >events &
+watch=$!
+trap 'kill "$watch" 2>/dev/null; wait "$watch"' EXIT
+until grep -q snapshot-end events; do :; done
+
+# Whether the daemon has served what begins so
+await_event() {
+        until grep -E -q -- "$1" events; do
+                kill -0 "$watch" || fail "watch has ended"
+        done
+}
+
+await_nothing() {
+        until [ -z "$(shmdctl --no-headings list --all)" ]; do :; done
+}
+
+test_python() {
+        for method in fork spawn forkserver; do
+                expect 0 shmdctl run --prefix "python-$method/" -- python3 "$SHMD_TEST_SRCDIR/tests/programs/shared-memory.py" "$method"
+                await_event "created.*python-$method/$(cat "$out")\$"
+        done
+        await_nothing
+}
+
+test_stress_ng() {
+        if ! command -v stress-ng >/dev/null; then
+                skip "stress-ng: it is not installed"
+                return 0
+        fi
+        expect 0 shmdctl run --prefix stress/ --lifetime holders -- \
+                stress-ng --temp-path . --shm 2 --shm-ops 60 --shm-bytes 4M --verify --metrics-brief
+        ! grep -q -E 'fail:|error:' "$err" "$out" || fail "$(cat "$out" "$err")"
+        await_event 'created.*stress/'
+        await_nothing
+}
+
+postgres_binary() {
+        find /usr/lib/postgresql -name "$1" -path '*/bin/*' 2>/dev/null | sort | tail -n 1
+}
+
+as_postgres() {
+        setpriv --reuid postgres --regid postgres --init-groups env HOME="$PWD/postgres" "$@"
+}
+
+# Starts one in the background
+postmaster() {
+        as_postgres "$SHMD_TEST_SHMDCTL" run --lifetime holders --prefix postgres/ -- "$postgres" -D "$PWD/postgres/data" -k "$PWD/postgres" \
+                -c listen_addresses= -c dynamic_shared_memory_type=posix -c max_parallel_workers_per_gather=4 \
+                -c min_parallel_table_scan_size=0 -c parallel_setup_cost=0 -c parallel_tuple_cost=0 >postgres/log 2>&1 &
+        shell=$!
+        until as_postgres "$psql" -h "$PWD/postgres" -d postgres -c "" >psql.log 2>&1; do
+                kill -0 "$shell" || fail "$(tail -n 5 postgres/log)"
+        done
+        postmaster=$(head -n 1 postgres/data/postmaster.pid)
+}
+
+query() {
+        as_postgres "$psql" -h "$PWD/postgres" -d postgres -A -t -c "$1"
+}
+
+test_postgres() {
+        postgres=$(postgres_binary postgres) initdb=$(postgres_binary initdb) pgbench=$(postgres_binary pgbench)
+        psql=$(postgres_binary psql)
+        if [ -z "$postgres" ] || [ -z "$pgbench" ] || [ "$(id -u)" -ne 0 ]; then
+                skip "PostgreSQL: it is not installed, or we are not root"
+                return 0
+        fi
+        mkdir postgres && chown postgres: postgres
+        expect 0 as_postgres "$SHMD_TEST_SHMDCTL" run --prefix postgres/ -- "$initdb" -D "$PWD/postgres/data" -A trust --no-sync
+        postmaster
+        await_event 'created.*postgres/PostgreSQL'
+        expect 0 as_postgres "$pgbench" -h "$PWD/postgres" -i -q -s 2 postgres
+        expect 0 as_postgres "$pgbench" -h "$PWD/postgres" -c 4 -j 2 -t 50 postgres
+        printf 'select count(*), sum(abalance) from pgbench_accounts;\n' >parallel.sql
+        chmod 644 parallel.sql
+        expect 0 as_postgres "$pgbench" -h "$PWD/postgres" -n -c 3 -t 20 -f - postgres <parallel.sql
+        [ "$(query 'select count(*) from pgbench_accounts')" = 200000 ] || fail "a parallel query counts wrong"
+
+        # A backend dies: all are restarted, the shared memory with them
+        as_postgres "$psql" -h "$PWD/postgres" -d postgres -A -t -c 'select pg_backend_pid()' -c 'select pg_sleep(1000)' >backend 2>/dev/null &
+        until [ -s backend ]; do :; done
+        backend=$(cat backend)
+        kill -9 "$backend"
+        until grep -q 'all server processes terminated; reinitializing' postgres/log; do :; done
+        until [ "$(query 'select count(*) from pgbench_accounts' 2>/dev/null)" = 200000 ]; do :; done
+
+        # One is enough
+        as_postgres "$SHMD_TEST_SHMDCTL" run -- "$postgres" -D "$PWD/postgres/data" -k "$PWD/postgres" -c listen_addresses= >second 2>&1 &&
+                fail "a second postmaster runs"
+        grep -q 'lock file "postmaster.pid" already exists' second || fail "$(cat second)"
+
+        kill -9 "$postmaster"
+        wait "$shell" 2>/dev/null
+        await_nothing
+}
+
+test_python
+test_stress_ng
+test_postgres
+exit 0

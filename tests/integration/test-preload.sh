@@ -1,0 +1,250 @@
+#!/bin/sh
+# Unchanged programs on shmd: what a program sees is what it sees natively; what the daemon sees is that it served it.
+# shellcheck disable=SC2016 # variables for programs under `run`
+# shellcheck source=../support/script.sh
+. "${SHMD_TEST_SRCDIR:?run the tests by make check}/tests/support/script.sh"
+
+calls=$SHMD_TEST_BUILDDIR/tests/programs/posix-calls
+case ${SHMD_TEST_SANITIZERS:-no} in
+        no) sanitized=no ;;
+        *) # whose library has to be the first
+                sanitized=yes
+                LD_PRELOAD=$("${SHMD_TEST_CC:-cc}" -print-file-name=libasan.so)
+                export LD_PRELOAD
+                ;;
+esac
+
+# Natively, where possible in a /dev/shm of its own: what a failed run leaves behind shall not be in the way.
+if [ "$(id -u)" -eq 0 ] && unshare -m true 2>/dev/null; then
+        native() {
+                unshare -m sh -c 'mount -t tmpfs -o mode=1777 none /dev/shm && exec "$@"' sh "$@"
+        }
+else
+        native() {
+                "$@"
+        }
+fi
+
+served() {
+        shmdctl run -- "$@"
+}
+
+# What the daemon has seen
+"$SHMD_TEST_SHMDCTL" watch --snapshot >events &
+watch=$!
+trap 'kill "$watch" 2>/dev/null; wait "$watch"' EXIT
+until grep -q snapshot-end events; do :; done
+
+await_event() {
+        until grep -E -q -- "$1" events; do
+                kill -0 "$watch" || fail "watch has ended"
+        done
+}
+
+# --- the same calls, natively and served ---
+
+test_calls() {
+        for scenario in flags flags-threaded names names-differ data identity limit close-all processes fds race threads signals \
+                cancel others; do
+                if [ "$sanitized" = yes ]; then
+                        case $scenario in
+                                processes | signals | limit) # what a sanitizer does in between is not ours to judge
+                                        skip "$scenario, with sanitizers"
+                                        continue
+                                        ;;
+                        esac
+                fi
+                expect 0 native "$calls" "$scenario" "/calls-$scenario"
+                mv "$out" native
+                expect 0 served "$calls" "$scenario" "/calls-$scenario"
+                errs_nothing
+                cmp -s native "$out" || fail "$scenario: natively < and served >: $(diff native "$out" | head -n 6)"
+                case $scenario in
+                        names*) await_event "created.*posix-calls|created.*calls-$scenario" ;;
+                        *) await_event "created.*calls-$scenario" ;;
+                esac
+        done
+        expect 0 shmdctl --no-headings list --all
+        says_nothing
+        expect 0 served "$calls" names
+        await_event 'created.* posix-calls%FF%FE$'
+        await_event 'created.* posix-calls%2541$'
+        await_event 'created.* posix-calls%0A%09%7F$'
+        await_event 'created.* posix-callsé$'
+}
+
+errs_nothing() {
+        [ ! -s "$err" ] || fail "said on standard error: $(cat "$err")"
+}
+
+says_nothing() {
+        [ ! -s "$out" ] || fail "said: $(cat "$out")"
+}
+
+# --- a program that stays until it is told to go ---
+
+# stay NAME BYTES OPTION...: its process id is in $program
+stay() {
+        name=$1 bytes=$2
+        shift 2
+        mkfifo go told
+        "$SHMD_TEST_SHMDCTL" run "$@" -- "$calls" stay "/$name" "$bytes" <go >told &
+        program=$!
+        exec 7>go
+        read -r word <told
+        [ "$word" = made ] || fail "it did not start"
+        rm go told
+}
+
+# kill NUMBER
+end() {
+        kill "$1" "$program"
+        wait "$program" 2>/dev/null
+        exec 7>&-
+}
+
+test_lifetimes() {
+        stay stays 4096
+        expect 0 shmdctl --json show stays
+        json 'j["holder_count"] == 1 and j["lifetime"] == "persist" and j["posix"] is True and j["uid"] == '"$(id -u)"
+        json 'j["creator"]["pid"] == '"$program"
+        end -9
+        expect 0 shmdctl show stays
+        expect 0 served "$calls" use /stays
+        expect 0 served "$calls" unlink /stays
+        expect 1 shmdctl show stays
+
+        stay goes 1073741824 --lifetime holders --prefix job-7/
+        expect 0 shmdctl --json show job-7/goes
+        json 'j["resident"] == 1 << 30 and j["lifetime"] == "holders"'
+        expect 0 shmdctl run --prefix job-7/ -- "$calls" use /goes
+        expect 1 served "$calls" use /goes
+        end -9
+        until ! shmdctl show job-7/goes >"$out" 2>"$err"; do :; done
+        until [ -z "$(shmdctl --no-headings list --all)" ]; do :; done
+
+        # What nobody has open can be opened again while the program lives that was run; then it is gone.
+        expect 0 shmdctl run --lifetime holders -- sh -c 'printf c | "$1" obey /kept && "$1" use /kept && "$1" use /kept' sh "$calls"
+        until ! shmdctl show kept >"$out" 2>"$err"; do :; done
+        expect 0 shmdctl run --lifetime holders -- sh -c \
+                'printf c | env SHMD_PRELOAD_KEEPER=1 "$1" obey /kept; until ! "$2" show kept; do :; done' sh "$calls" "$SHMD_TEST_SHMDCTL"
+
+        stay lingers 4096 --lifetime linger=1234.5
+        expect 0 shmdctl --json show lingers
+        json 'j["linger_usec"] == 1234500000'
+        end -TERM
+        expect 0 shmdctl rm lingers
+}
+
+# --- without a daemon ---
+
+test_no_daemon() {
+        expect 0 native "$SHMD_TEST_SHMDCTL" --socket "$PWD/nobody" run -- "$calls" others
+        errs_like '^shmdctl: no daemon .*nobody.*; ".*posix-calls" has the system.s own shared memory$'
+        [ "$(wc -l <"$err")" -eq 1 ] || fail "more than a line: $(cat "$err")"
+        expect 3 shmdctl --socket "$PWD/nobody" run --required -- "$calls" others
+        expect 0 native env SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" "$calls" data
+        errs "libshmd-preload: no daemon, so shared memory is the system's own: it is not there"
+        expect 1 env SHMD_PRELOAD_REQUIRED=1 SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" "$calls" data
+        errs 'libshmd-preload: no daemon, but it is required: it is not there'
+        grep -q 'Connection refused' "$out" || fail "said: $(cat "$out")"
+        # Whoever has closed its standard error, or made something else of it, has nothing written there.
+        expect 0 native env SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" \
+                sh -c 'exec "$1" data 2>&-' sh "$calls"
+}
+
+test_usage() {
+        expect 2 shmdctl run
+        expect 2 shmdctl run --lifetime creator -- true
+        errs_like 'creator'
+        expect 2 shmdctl run --lifetime never -- true
+        expect 2 shmdctl run --prefix a//b -- true
+        expect 2 shmdctl run --prefix ../x -- true
+        expect 127 shmdctl run -- "$PWD/no-such-program"
+        expect 126 shmdctl run -- "$PWD"
+        expect 7 shmdctl run -- sh -c 'exit 7'
+        expect 1 env SHMD_PRELOAD_LIBRARY="$PWD/nothing" "$SHMD_TEST_SHMDCTL" run -- true
+        errs_like 'cannot preload'
+        expect 0 env SHMD_PRELOAD_LIFETIME=never SHMD_PRELOAD_PREFIX=a//b "$SHMD_TEST_SHMDCTL" run -- "$calls" data
+        errs_like '^libshmd-preload: not a lifetime.*never$'
+        expect 0 shmdctl run -- "$SHMD_TEST_SHMDCTL" list
+}
+
+# --- what is not served has what it always had ---
+
+test_not_served() {
+        cat >plugin.c <<'C'
+#include <fcntl.h>
+#include <sys/mman.h>
+int plugin_open(const char *name) { return shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600); }
+C
+        cat >host.c <<'C'
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+int main(int argc, char **argv) {
+        void *plugin = dlopen("./plugin.so", argc > 1 ? RTLD_NOW | RTLD_DEEPBIND : RTLD_NOW);
+        int (*call)(const char *) = plugin ? (int (*)(const char *)) dlsym(plugin, "plugin_open") : 0;
+        int fd = shm_open("/not-served", O_RDWR | O_CREAT | O_EXCL, 0600), other = call ? call("/not-served") : -2;
+        printf("%s\n", fd < 0 || other == -2 ? "failed" : other < 0 ? "the same" : "another");
+        shm_unlink("/not-served");
+        (void) argv;
+        return 0;
+}
+C
+        cc=${SHMD_TEST_CC:-cc}
+        "$cc" -D_GNU_SOURCE -shared -fPIC -o plugin.so plugin.c && "$cc" -D_GNU_SOURCE -o host host.c || fail "cc"
+        if [ "$sanitized" = no ]; then
+                expect 0 native env SHMDCTL="$SHMD_TEST_SHMDCTL" sh -c '"$SHMDCTL" run -- ./host'
+                says 'the same'
+                expect 0 native env SHMDCTL="$SHMD_TEST_SHMDCTL" sh -c '"$SHMDCTL" run -- ./host deep && test -e /dev/shm/not-served'
+                says 'another'
+                rm -f /dev/shm/not-served
+        fi
+        if "$cc" -static -D_GNU_SOURCE -include config.h -I"$SHMD_TEST_BUILDDIR" -o static \
+                "$SHMD_TEST_SRCDIR/tests/programs/posix-calls.c" 2>cc.log; then
+                expect 0 native env SHMDCTL="$SHMD_TEST_SHMDCTL" sh -c '"$SHMDCTL" run -- ./static data'
+                errs_nothing
+        else
+                skip "static programs: they can't be made here"
+        fi
+}
+
+# --- a container: another root, with the socket's directory and the library in it, and nothing else of ours ---
+
+test_container() {
+        if [ "$(id -u)" -ne 0 ] || ! unshare -mp --fork true 2>/dev/null; then
+                skip "a container: this takes root and namespaces"
+                return 0
+        fi
+        [ "$sanitized" = no ] || return 0
+        mkdir root
+        cat >contain <<'SH'
+set -e
+mount -t tmpfs none root
+cd root
+mkdir -p usr proc tmp run/shmd dev/shm program
+for directory in bin lib lib64; do ln -s "usr/$directory" "$directory"; done
+mount --bind -o ro /usr usr
+mount -t proc none proc
+mount --bind "$(dirname "$SHMD_SOCKET")" run/shmd
+mount --bind "$(dirname "$1")" program
+touch libshmd-preload.so
+mount --bind "$SHMD_PRELOAD_LIBRARY" libshmd-preload.so
+program=/program/$(basename "$1")
+shift
+exec chroot . /usr/bin/env SHMD_SOCKET="/run/shmd/$(basename "$SHMD_SOCKET")" LD_PRELOAD=/libshmd-preload.so \
+        SHMD_PRELOAD_PREFIX=container-1/ SHMD_PRELOAD_REQUIRED=1 "$program" "$@"
+SH
+        expect 0 unshare -mp --fork sh contain "$calls" data /contained
+        await_event 'created.*container-1/contained$'
+}
+
+test_calls
+test_lifetimes
+test_no_daemon
+test_usage
+test_not_served
+test_container
+exit 0
