@@ -40,6 +40,16 @@ int shmd_posix_open_run(struct series *series);
 void shmd_posix_open_teardown(struct series *series);
 int shmd_posix_create_run(struct series *series);
 
+/* rows_preload.c: the interposer */
+int preload_open_setup(struct series *series);
+int preload_open_run(struct series *series);
+void preload_open_teardown(struct series *series);
+int preload_create_setup(struct series *series);
+int preload_create_run(struct series *series);
+int preload_held_setup(struct series *series);
+int preload_held_run(struct series *series);
+int reopen_held_run(struct series *series);
+
 /* Beside ten segments and one client, or ten thousand and a thousand: crowd.h */
 int shmd_row_setup_crowd(struct series *series);
 int shmd_open_any_run(struct series *series);
