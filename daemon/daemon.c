@@ -139,13 +139,13 @@ void daemon_settle(struct daemon *daemon) {
         daemon->settling = true;
         close_broken(daemon);
         more = watcher_tell_some(daemon);
+        more |= absents_reap(&daemon->absents, SETTLE_HOLDS); /* what they leave is asked about below */
         /* What ends is told, too. */
         if (!notices_are_many(&daemon->notices)) {
                 more |= reap_clients(daemon);
                 more |= ask_about_idle(daemon);
         }
         more |= wait_answer_some(daemon, SETTLE_WAITS);
-        more |= absents_reap(&daemon->absents, SETTLE_HOLDS);
         more |= store_settle(&daemon->store);
         daemon->settling = false;
         if (more || !TAILQ_EMPTY(&daemon->broken))
