@@ -656,6 +656,9 @@ struct posix_options {
         uint64_t keepers[2];
 };
 
+/* Who keeps what is made now. */
+uint64_t posix_keeper(const struct posix_options *options);
+
 /* A descriptor, or a negative errno value; *ret_no_daemon: whether it is that. mode less the umask. */
 int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, bool *ret_no_daemon);
 int posix_unlink(const struct posix_options *options, const char *name, bool *ret_no_daemon);

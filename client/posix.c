@@ -122,7 +122,7 @@ static uint32_t oflag_to_wire(int oflag) {
         return flags;
 }
 
-static uint64_t choose_keeper(const struct posix_options *options) {
+uint64_t posix_keeper(const struct posix_options *options) {
         if (options->lifetime == WIRE_LIFETIME_PERSIST)
                 return 0;
         for (size_t i = 0; i < ELEMENTSOF(options->keepers); i++) {
@@ -141,7 +141,7 @@ static int call_create_or_open(const struct posix_options *options, const char *
                 .flags = oflag_to_wire(oflag),
                 .lifetime = options->lifetime,
                 .linger_usec = options->linger_usec,
-                .maximum = oflag & O_CREAT ? choose_keeper(options) : 0,
+                .maximum = oflag & O_CREAT ? posix_keeper(options) : 0,
                 .name_size = (uint16_t) name_size,
         };
         const struct shmd_wire_open open_body = { .target = { .name_size = (uint16_t) name_size }, .flags = create.flags };

@@ -151,9 +151,8 @@ static int tell(enum shmd_wire_sysv_kind kind, int shmid, const struct shmd_crea
         int r;
 
         if (kind == SHMD_WIRE_SYSV_REGISTER) {
-                r = changed_sec(shmid, &body.changed_sec);
-                if (r < 0)
-                        return r;
+                if (changed_sec(shmid, &body.changed_sec) < 0)
+                        return SHMD_NOT_FOUND;
         }
         r = channel_call(&(struct channel_request) {
                                  .operation = SHMD_OP_CREATE_SYSV,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libshmd-preload: a program's own shm_open(3) and shm_unlink(3), served by shmd. Preloaded: ld.so(8), LD_PRELOAD.
+ * libshmd-preload: a program's own shm_open(3) and shm_unlink(3), served by shmd, and its shmget(2), of which shmd is told. Preloaded:
+ * ld.so(8), LD_PRELOAD.
  *
  * Owns what the environment said, and whether this process is served or has the native calls: that is decided by its first call, and stays
  * so, also in its forked children, lest half of a program's objects are here and half there. Contains all of libshmd that it takes, so that
@@ -16,7 +17,9 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/stat.h>
 
 enum decision {
@@ -27,6 +30,8 @@ enum decision {
 
 static int (*native_shm_open)(const char *name, int oflag, mode_t mode);
 static int (*native_shm_unlink)(const char *name);
+static int (*native_shmget)(key_t key, size_t size, int flags);
+static int (*native_shmctl)(int shmid, int command, struct shmid_ds *buffer);
 static struct posix_options options;
 static bool required;
 static struct stat standard_error; /* as the program found it; st_mode 0: it had none */
@@ -159,6 +164,8 @@ static void init_once(void) {
 
         native_shm_open = (int (*)(const char *, int, mode_t)) dlsym(RTLD_NEXT, "shm_open");
         native_shm_unlink = (int (*)(const char *)) dlsym(RTLD_NEXT, "shm_unlink");
+        native_shmget = (int (*)(key_t, size_t, int)) dlsym(RTLD_NEXT, "shmget");
+        native_shmctl = (int (*)(int, int, struct shmid_ds *)) dlsym(RTLD_NEXT, "shmctl");
         if (fstat(STDERR_FILENO, &standard_error) < 0)
                 standard_error.st_mode = 0;
         read_environment();
@@ -250,4 +257,65 @@ _public_ int shm_unlink(const char *name) {
         native = decide(no_daemon, r);
         (void) pthread_setcancelstate(cancel_state, &cancel_state);
         return native ? call_native_unlink(name) : finish(r, no_daemon, saved_errno);
+}
+
+/* --- SysV: the kernel's own, of which the daemon is told --- */
+
+static bool is_native(void) {
+        return atomic_load(&decision) == NATIVE;
+}
+
+/* 0, or why it may not be: a positive errno value. What the daemon may not or cannot know of is not registered. */
+static int register_segment(int shmid) {
+        const struct shmd_create_options how = { .lifetime = options.lifetime, .linger_usec = options.linger_usec };
+        bool no_daemon;
+        int r;
+
+        r = sysv_tell(SHMD_WIRE_SYSV_REGISTER, shmid, &how, posix_keeper(&options));
+        no_daemon = channel_error_means_no_daemon(r);
+        (void) decide(no_daemon, r);
+        if (r == SHMD_OTHER_NAMESPACE)
+                warn_once("the daemon is in another IPC namespace, and does not look after SysV segments of this one", "");
+        if (no_daemon && required)
+                return ECONNREFUSED;
+        return r == SHMD_OVER_LIMIT ? ENOSPC : 0;
+}
+
+_public_ int shmget(key_t key, size_t size, int flags) {
+        int saved_errno = errno, shmid, error;
+        bool made;
+
+        init();
+        if (!native_shmget) {
+                errno = ENOSYS;
+                return -1;
+        }
+        if (is_native())
+                return native_shmget(key, size, flags);
+        shmid = sysv_get(key, size, flags, &made, native_shmget);
+        if (shmid < 0)
+                return -1;
+        error = register_segment(shmid);
+        if (error != 0 && made) {
+                (void) native_shmctl(shmid, IPC_RMID, NULL);
+                errno = error;
+                return -1;
+        }
+        errno = saved_errno;
+        return shmid;
+}
+
+_public_ int shmctl(int shmid, int command, struct shmid_ds *buffer) {
+        static const struct shmd_create_options nothing;
+        int result;
+
+        init();
+        if (!native_shmctl) {
+                errno = ENOSYS;
+                return -1;
+        }
+        result = native_shmctl(shmid, command, buffer);
+        if (result == 0 && command == IPC_RMID && !is_native())
+                (void) sysv_tell(SHMD_WIRE_SYSV_REMOVED, shmid, &nothing, 0);
+        return result;
 }

@@ -69,7 +69,7 @@ static const struct command commands[] = {
           "exit status is that of hold. If shmdctl is killed, so is the program. A lock whose holder has died is taken\n"
           "with a warning. With --timeout 0 it does not wait.\n",
           OPTION_SHARED | OPTION_CREATE | OPTION_TIMEOUT, 1, 1, PROGRAM_MUST, cmd_lock, NULL },
-        { "run", "-- PROGRAM...", "run a program with its own shm_open served by the daemon",
+        { "run", "-- PROGRAM...", "run a program with its own shm_open and shmget served",
           "Its children, too: see shmd-preload(7). Without a daemon it runs with a warning, and natively. The exit\n"
           "status is the program's; 127 if there is no such program, 126 if it can't be run.\n"
           "Lifetimes of what it makes: persist, until it unlinks it; holders, until nobody has it open or mapped any\n"

@@ -68,8 +68,7 @@ done
 # --- the interposer's environment ---
 
 preload=$source/client/man/shmd-preload.7
-variables=$(grep -h -o 'SHMD_[A-Z_]*' "$source/client/preload/preload.c" "$source/client/shmdctl/cmd_run.c" | sort -u |
-        grep -v -e '^SHMD_NAME_MAX$' -e '^SHMD_LIFETIME_' -e '^SHMD_PRELOAD_PATH$')
+variables=$(grep -h -o '"SHMD_[A-Z_]*"' "$source/client/preload/preload.c" "$source/client/shmdctl/cmd_run.c" | tr -d '"' | sort -u)
 [ "$(echo "$variables" | wc -l)" -ge 5 ] || fail "the interposer's environment could not be found: $variables"
 for variable in $variables; do
         grep -q "^\.It Ev $variable\$" "$preload" || complain "shmd-preload.7 does not tell of $variable"

@@ -42,6 +42,11 @@ test_stress_ng() {
         ! grep -q -E 'fail:|error:' "$err" "$out" || fail "$(cat "$out" "$err")"
         await_event 'created.*stress/'
         await_nothing
+        expect 0 shmdctl run --lifetime holders -- \
+                stress-ng --temp-path . --shm-sysv 2 --shm-sysv-ops 60 --shm-sysv-bytes 4M --verify --metrics-brief
+        ! grep -q -E 'fail:|error:' "$err" "$out" || fail "$(cat "$out" "$err")"
+        await_event 'created.*sysv/'
+        await_nothing
 }
 
 postgres_binary() {
@@ -55,7 +60,7 @@ as_postgres() {
 # Starts one in the background
 postmaster() {
         as_postgres "$SHMD_TEST_SHMDCTL" run --lifetime holders --prefix postgres/ -- "$postgres" -D "$PWD/postgres/data" -k "$PWD/postgres" \
-                -c listen_addresses= -c dynamic_shared_memory_type=posix -c max_parallel_workers_per_gather=4 \
+                -c listen_addresses= -c shared_memory_type=sysv -c dynamic_shared_memory_type=posix -c max_parallel_workers_per_gather=4 \
                 -c min_parallel_table_scan_size=0 -c parallel_setup_cost=0 -c parallel_tuple_cost=0 >postgres/log 2>&1 &
         shell=$!
         until as_postgres "$psql" -h "$PWD/postgres" -d postgres -c "" >psql.log 2>&1; do
@@ -79,6 +84,7 @@ test_postgres() {
         expect 0 as_postgres "$SHMD_TEST_SHMDCTL" run --prefix postgres/ -- "$initdb" -D "$PWD/postgres/data" -A trust --no-sync
         postmaster
         await_event 'created.*postgres/PostgreSQL'
+        await_event 'created.*sysv/'
         expect 0 as_postgres "$pgbench" -h "$PWD/postgres" -i -q -s 2 postgres
         expect 0 as_postgres "$pgbench" -h "$PWD/postgres" -c 4 -j 2 -t 50 postgres
         printf 'select count(*), sum(abalance) from pgbench_accounts;\n' >parallel.sql

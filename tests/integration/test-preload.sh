@@ -125,7 +125,7 @@ test_lifetimes() {
 
         # What nobody has open can be opened again while the program lives that was run; then it is gone.
         expect 0 shmdctl run --lifetime holders -- sh -c 'printf c | "$1" obey /kept && "$1" use /kept && "$1" use /kept' sh "$calls"
-        until ! shmdctl show kept >"$out" 2>"$err"; do :; done
+        await_event 'freed.* kept$' # without anybody asking for it
         expect 0 shmdctl run --lifetime holders -- sh -c \
                 'printf c | env SHMD_PRELOAD_KEEPER=1 "$1" obey /kept; until ! "$2" show kept; do :; done' sh "$calls" "$SHMD_TEST_SHMDCTL"
 
@@ -134,6 +134,41 @@ test_lifetimes() {
         json 'j["linger_usec"] == 1234500000'
         end -TERM
         expect 0 shmdctl rm lingers
+}
+
+# --- SysV ---
+
+in_kernel() {
+        awk -v id="$1" '$2 == id { found = 1 } END { exit !found }' /proc/sysvipc/shm
+}
+
+test_sysv() {
+        expect 0 native "$calls" sysv
+        mv "$out" native
+        expect 0 served "$calls" sysv
+        errs_nothing
+        cmp -s native "$out" || fail "sysv: natively < and served >: $(diff native "$out" | head -n 6)"
+        await_event 'created.* sysv/[0-9]+$'
+
+        expect 0 served "$calls" sysv-leave
+        shmid=$(cat "$out")
+        expect 0 shmdctl --json show "sysv/$shmid"
+        json 'j["backing"] == "sysv" and j["lifetime"] == "persist"'
+        expect 0 shmdctl rm "sysv/$shmid"
+        while in_kernel "$shmid"; do :; done
+
+        expect 0 shmdctl run --lifetime holders -- sh -c '"$1" sysv-leave >id && read -r id <id && "$2" show "sysv/$id"' \
+                sh "$calls" "$SHMD_TEST_SHMDCTL"
+        shmid=$(cat id)
+        while in_kernel "$shmid"; do :; done
+
+        if [ "$(id -u)" -eq 0 ] && unshare -i true 2>/dev/null; then
+                expect 0 unshare -i "$SHMD_TEST_SHMDCTL" run -- "$calls" sysv
+                errs 'libshmd-preload: the daemon is in another IPC namespace, and does not look after SysV segments of this one'
+                cmp -s native "$out" || fail "in another namespace: $(diff native "$out" | head -n 6)"
+        else
+                skip "another IPC namespace: this takes root"
+        fi
 }
 
 # --- without a daemon ---
@@ -243,6 +278,7 @@ SH
 
 test_calls
 test_lifetimes
+test_sysv
 test_no_daemon
 test_usage
 test_not_served

@@ -18,8 +18,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -706,6 +708,88 @@ static void scenario_cancel(void) {
 
 /* --- for the test to look at --- */
 
+/* --- SysV --- */
+
+static void print_sysv(int shmid) {
+        struct shmid_ds ds;
+
+        MUST(shmctl(shmid, IPC_STAT, &ds) == 0);
+        printf(" size %zu mode %o owner %d:%d attached %d", ds.shm_segsz, ds.shm_perm.mode, (int) ds.shm_perm.uid, (int) ds.shm_perm.gid,
+               (int) ds.shm_nattch);
+}
+
+static void one_shmget(key_t key, size_t size, int flags) {
+        int shmid;
+
+        errno = 1234;
+        shmid = shmget(key, size, flags);
+        printf("size %zu flags %o: %d", size, flags, shmid < 0 ? errno : 0);
+        if (shmid >= 0) {
+                MUST(errno == 1234);
+                print_sysv(shmid);
+        }
+        printf("\n");
+        if (key == IPC_PRIVATE && shmid >= 0)
+                MUST(shmctl(shmid, IPC_RMID, NULL) == 0);
+}
+
+/* A key that is nobody else's, as far as one can tell. */
+static key_t sysv_key(void) {
+        return (key_t) (0x5e000000 | (getpid() & 0x3fffff));
+}
+
+static void scenario_sysv(void) {
+        static const int flags[] = { 0, 0600, IPC_CREAT | 0600, IPC_CREAT | IPC_EXCL | 0600, IPC_EXCL | 0600, IPC_CREAT, IPC_CREAT | 0777 };
+        static const size_t sizes[] = { 0, 1, 4096, 5000, SIZE_MAX };
+        key_t key = sysv_key();
+        int shmid, status;
+        char *bytes, *same;
+        pid_t pid;
+
+        for (size_t f = 0; f < COUNT(flags); f++)
+                for (size_t s = 0; s < COUNT(sizes); s++) {
+                        one_shmget(key, sizes[s], flags[f]); /* not there */
+                        shmid = shmget(key, 0, 0);
+                        if (shmid >= 0)
+                                MUST(shmctl(shmid, IPC_RMID, NULL) == 0);
+                        shmid = shmget(key, 4096, IPC_CREAT | IPC_EXCL | 0640);
+                        MUST(shmid >= 0);
+                        one_shmget(key, sizes[s], flags[f]);
+                        MUST(shmctl(shmid, IPC_RMID, NULL) == 0);
+                        one_shmget(IPC_PRIVATE, sizes[s], flags[f]);
+                }
+        printf("bad: %d %d %d\n", error_of(shmctl(-1, IPC_RMID, NULL)), error_of(shmctl(0x7fffffff, IPC_STAT, NULL)), error_of(shmctl(-1, 12345, NULL)));
+
+        shmid = shmget(key, 8192, IPC_CREAT | IPC_EXCL | 0600);
+        MUST(shmid >= 0);
+        bytes = shmat(shmid, NULL, 0);
+        MUST(bytes != (void *) -1);
+        strcpy(bytes, "hello");
+        pid = fork();
+        if (pid == 0) {
+                same = shmat(shmget(key, 0, 0), NULL, SHM_RDONLY);
+                MUST(strcmp(same, "hello") == 0);
+                kill(getpid(), SIGKILL);
+        }
+        MUST(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status));
+        print_sysv(shmid);
+        MUST(shmctl(shmid, IPC_RMID, NULL) == 0); /* with an attachment */
+        MUST(shmget(key, 0, 0) < 0 && errno == ENOENT);
+        same = shmat(shmid, NULL, 0); /* Linux has it still */
+        MUST(same != (void *) -1 && strcmp(same, "hello") == 0);
+        print_sysv(shmid);
+        MUST(shmdt(same) == 0 && shmdt(bytes) == 0);
+        MUST(shmat(shmid, NULL, 0) == (void *) -1);
+        printf(" %d\n", errno);
+}
+
+static void scenario_sysv_leave(void) { /* makes one and leaves it behind; says its number */
+        int shmid = shmget(IPC_PRIVATE, 4096, IPC_CREAT | 0600);
+
+        MUST(shmid >= 0 && shmdt(shmat(shmid, NULL, 0)) == 0);
+        printf("%d\n", shmid);
+}
+
 static off_t stay_bytes = 1 << 20;
 
 static void scenario_stay(void) { /* says "made", then waits for the end of its input */
@@ -800,6 +884,8 @@ static const struct {
         { "threads", scenario_threads },
         { "signals", scenario_signals },
         { "cancel", scenario_cancel },
+        { "sysv", scenario_sysv },
+        { "sysv-leave", scenario_sysv_leave },
         { "stay", scenario_stay },
         { "obey", scenario_obey },
         { "use", scenario_use },
