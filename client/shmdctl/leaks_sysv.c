@@ -59,7 +59,8 @@ void leaks_spare_sysv(struct ctl *ctl, struct scan *scan) {
             shmd_list(ctl->connection, NULL, 0, visit, &kept) < 0 ||
             shmd_list(ctl->connection, NULL, SHMD_LIST_UNLINKED, visit, &kept) < 0)
                 kept.count = 0;
-        qsort(kept.items, kept.count, sizeof(*kept.items), by_shmid);
+        if (kept.count > 0)
+                qsort(kept.items, kept.count, sizeof(*kept.items), by_shmid);
         for (size_t i = 0; i < scan->count && kept.count > 0; i++) {
                 struct scan_find *find = &scan->finds[i];
 

@@ -11,6 +11,9 @@ case ${SHMD_TEST_SANITIZERS:-no} in
                 sanitized=yes
                 LD_PRELOAD=$("${SHMD_TEST_CC:-cc}" -print-file-name=libasan.so)
                 export LD_PRELOAD
+                # In all programs that this script runs: what sed(1) leaks is not ours.
+                ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0
+                export ASAN_OPTIONS
                 ;;
 esac
 
