@@ -131,7 +131,6 @@ int sysv_create(struct shmd *connection, const struct target *target, uint64_t s
 
 /* --- registered --- */
 
-
 /* Without a name of its own. */
 static int tell(enum shmd_wire_sysv_kind kind, int shmid, const struct shmd_create_options *options, uint64_t keeper) {
         size_t labels_size = options->labels ? strlen(options->labels) : 0;

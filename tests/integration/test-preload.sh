@@ -279,7 +279,75 @@ SH
         await_event 'created.*container-1/contained$'
 }
 
+# --- SysV in Python, killed, and with all its descriptors closed ---
+
+cat >sysv.py <<'PY'
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+CREAT, EXCL, RMID = 0o1000, 0o2000, 0
+
+def call(function, *arguments):
+    ctypes.set_errno(12345)
+    result = function(*arguments)
+    return result, 0 if result >= 0 and ctypes.get_errno() == 12345 else ctypes.get_errno()
+
+key = int(sys.argv[1], 0)
+print("absent", call(libc.shmget, key, 0, 0))
+shmid, error = call(libc.shmget, key, 8192, CREAT | EXCL | 0o600)
+print("made", shmid >= 0, error)
+print("again", call(libc.shmget, key, 8192, CREAT | EXCL | 0o600))
+print("found", call(libc.shmget, key, 0, 0)[0] == shmid)
+print("too large", call(libc.shmget, key, 8193, 0))
+libc.shmat(shmid, None, 0)
+if sys.argv[2] == "die":
+    os.kill(os.getpid(), 9)
+child = os.fork()
+if child == 0:
+    os._exit(libc.shmget(key, 0, 0) != shmid)
+print("child", os.waitpid(child, 0)[1])
+if sys.argv[2] == "close":
+    os.closerange(3, 1024)
+    pipes = [os.pipe() for n in range(60)]
+private = call(libc.shmget, 0, 4096, 0o600)[0]
+print("private", private >= 0)
+if sys.argv[3:] == ["tidy"]: # else shmd is to remove it
+    libc.shmctl(private, RMID, None)
+print("removed", call(libc.shmctl, shmid, RMID, None))
+print("removed again", call(libc.shmctl, shmid, RMID, None)[0])
+if sys.argv[2] == "close":
+    for r, w in pipes:
+        os.set_blocking(r, False)
+        try:
+            print("somebody wrote into a pipe", os.read(r, 100))
+        except BlockingIOError:
+            pass
+PY
+
+key=$(printf '0x5a%06x' $(($$ & 0xffffff)))
+
+kernel_has() {
+        ipcs -m | grep -q "^$key "
+}
+
+test_sysv_python() {
+        if [ "$sanitized" = yes ]; then
+                skip "test_sysv_python, with sanitizers: python is not built with them"
+                return
+        fi
+        for how in plain close; do
+                expect 0 python3 sysv.py "$key" "$how" tidy
+                mv "$out" native
+                expect 0 shmdctl run --lifetime holders -- python3 sysv.py "$key" "$how"
+                cmp -s native "$out" || fail "SysV, $how: $(diff native "$out")"
+                await_event 'unlinked.*sysv/'
+        done
+        expect 137 shmdctl run --lifetime holders -- sh -c 'python3 sysv.py "$1" die' sh "$key"
+        while kernel_has; do :; done
+}
+
 test_calls
+test_sysv_python
 test_lifetimes
 test_sysv
 test_no_daemon

@@ -391,6 +391,7 @@ static void scenario_limit(void) {
         MUST(fd == lowest);
         MUST(shm_open(object, O_RDWR, 0) < 0 && errno == EMFILE);
         MUST(shm_open(object, O_RDWR | O_TRUNC, 0) < 0 && errno == EMFILE);
+        MUST(lseek(fd, 0, SEEK_END) == 4096); /* nor was it emptied */
         MUST(shm_unlink(object) == 0);
         MUST(shm_open(object, O_RDWR | O_CREAT, 0600) < 0 && errno == EMFILE);
         close(fd);
@@ -460,6 +461,27 @@ static void vfork_and_use(void) {
         join(pid);
 }
 
+static int count_descriptors(void) {
+        int count = 0;
+
+        for (int fd = 0; fd < 2000; fd++)
+                count += fcntl(fd, F_GETFD) >= 0;
+        return count;
+}
+
+/* A child with its parent's memory, but not its descriptors */
+static void close_all_in_vfork(void) {
+        pid_t pid = vfork();
+
+        if (pid == 0) {
+                close_range(3, ~0u, 0);
+                use();
+                _exit(0);
+        }
+        join(pid);
+        use();
+}
+
 static void clone_and_use(int flags) {
         static char stack[1 << 17] __attribute__((__aligned__(64)));
 
@@ -508,6 +530,11 @@ static void scenario_processes(void) {
                 for (size_t i = 0; i < COUNT(clone_flags); i++)
                         clone_and_use(clone_flags[i]);
         }
+        int count = count_descriptors();
+
+        for (int round = 0; round < 5; round++)
+                close_all_in_vfork();
+        MUST(count_descriptors() == count);
         spawn_and_use();
         become_daemon_and_use();
         MUST(shm_unlink(object) == 0);
