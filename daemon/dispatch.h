@@ -4,7 +4,8 @@
  * place, then the handler, then exactly one answer.
  *
  * A handler returns 0 after it has answered; a status (>0), or a failure (<0, -errno), for the dispatcher to
- * answer with. It answers before it commits, as answering is the last thing that can fail.
+ * answer with. What is made for the client is answered before it is committed, as answering is the last thing that can fail; what
+ * changes something is done first: a client that is told of it finds it done, also after the daemon's death (store.h).
  */
 #pragma once
 

@@ -190,6 +190,7 @@ int store_make_room(struct store *store, size_t bytes) {
         return state_room(&file->log) >= bytes ? 0 : file_grow(file, bytes);
 }
 
+/* Once in a daemon's life: a manager that is full would have a line each second, as it does not say when it has room again. */
 static void tell_failing(struct store *store, const char *what, int r) {
         if (!store->failing)
                 log_error("cannot %s: %s; segments that change now would not come back after the daemon's end", what, strerror(-r));
@@ -1030,23 +1031,26 @@ void store_export_abort(struct store *store) {
 
 /* --- the end --- */
 
+static void unkeep(const char *kind, uint64_t number) {
+        char name[32];
+
+        (void) snprintf(name, sizeof(name), "%s-%" PRIu64, kind, number);
+        (void) handover_unkeep(name);
+}
+
 void store_purge(struct store *store) {
         struct carrier *carrier;
-        char name[32];
 
         if (!store->active)
                 return;
         store->active = false;
         store->purged = true;
         worker_abandon(&store->notifier);
-        TAILQ_FOREACH(carrier, &store->carriers, entry) {
-                (void) snprintf(name, sizeof(name), "carrier-%" PRIu64, carrier->number);
-                (void) handover_unkeep(name);
-        }
-        for (const struct state_file *file = &store->file; file; file = file == &store->file && store->next.fd >= 0 ? &store->next : NULL) {
-                (void) snprintf(name, sizeof(name), "state-%" PRIu64, state_header(&file->log)->epoch);
-                (void) handover_unkeep(name);
-        }
+        TAILQ_FOREACH(carrier, &store->carriers, entry)
+                unkeep("carrier", carrier->number);
+        unkeep("state", header_of(&store->file)->epoch);
+        if (store->next.fd >= 0)
+                unkeep("state", header_of(&store->next)->epoch);
         (void) handover_unkeep("generation");
         (void) handover_wait(MANAGER_TIMEOUT_USEC);
 }
