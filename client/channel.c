@@ -10,10 +10,15 @@
  * The kept sockets are in memory that a fork wipes; those of another process, as a vfork child finds them, are left alone.
  * The program may close any descriptor, and get its number for something else: a kept socket is known by its cookie, which the kernel
  * gives to no other one, and what does not have it is neither written to nor closed.
+ *
+ * With a kept socket goes what was opened over it lately. That is opened again without the daemon, by way of the program's own
+ * descriptor: as long as the daemon's page of generations says that the name stands for it still, the kernel that the caller has the right, and the
+ * file's number that the descriptor is what it was.
  */
 #include "internal.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -39,6 +44,20 @@
 /* Beyond so many groups their number alone is compared. */
 #define GROUPS_MAX 64
 
+/* More are opened by the daemon. */
+#define RECENT_MAX 16
+
+/* What was opened lately. The descriptor is the program's. */
+struct recent {
+        uint64_t id;
+        uint32_t generation;
+        int fd, access; /* O_RDONLY, O_RDWR */
+        dev_t device;
+        ino_t inode;
+        size_t name_size; /* 0: none */
+        char name[SHMD_NAME_MAX];
+};
+
 /* By whose rights a socket was made. */
 struct identity {
         uid_t uid;
@@ -58,6 +77,15 @@ struct channel {
         uint32_t serial;
 };
 
+/* Zeros too: nothing is recent. */
+struct kept_channel {
+        struct channel channel;
+        const atomic_uint *generations; /* the daemon's page, not in forked children; NULL: it can't be had, and nothing is recent */
+        uint32_t generations_count;
+        unsigned recent_next; /* to be overwritten */
+        struct recent recent[RECENT_MAX];
+};
+
 /* Where a daemon is looked for. */
 struct place {
         char path[sizeof(((struct sockaddr_un *) NULL)->sun_path)];
@@ -65,7 +93,7 @@ struct place {
         int error; /* why it is none; 0 */
 };
 
-static struct channel *_Atomic kept; /* KEPT_MAX; wiped by fork */
+static struct kept_channel *_Atomic kept; /* KEPT_MAX; wiped by fork */
 static struct {
         atomic_int fd;
         _Atomic uint64_t cookie;
@@ -221,12 +249,106 @@ static int receive_message(const struct channel *channel, enum shmd_operation nu
         if (message.header.status != SHMD_OK && (size_t) n != sizeof(message.header) + sizeof(message.body.refusal))
                 return -EPROTO;
         ret_reply->status = message.header.status;
-        if (message.header.status == SHMD_OK && number != SHMD_OP_HELLO && number != SHMD_OP_UNLINK)
+        if (message.header.status == SHMD_OK && number == SHMD_OP_HELLO)
+                ret_reply->hello = message.body.hello;
+        else if (message.header.status == SHMD_OK && number != SHMD_OP_UNLINK)
                 ret_reply->opened = message.body.opened;
         if (message.header.status != SHMD_OK)
                 ret_reply->refusal = message.body.refusal;
         ret_reply->fds_lost = fds_lost;
         return 0;
+}
+
+/* --- what was opened lately --- */
+
+/* NULL: it is made for one call. */
+static struct kept_channel *channel_as_kept(const struct channel *channel) {
+        struct kept_channel *first = atomic_load(&kept);
+
+        for (size_t i = 0; first && i < KEPT_MAX; i++)
+                if (channel == &first[i].channel)
+                        return &first[i];
+        return NULL;
+}
+
+static void recent_forget_all(struct kept_channel *channel) {
+        if (channel->generations)
+                (void) munmap((void *) channel->generations, channel->generations_count * sizeof(*channel->generations));
+        channel->generations = NULL;
+        for (size_t i = 0; i < RECENT_MAX; i++)
+                channel->recent[i].name_size = 0;
+}
+
+/* A forked child's memory of it is wiped, so that the page must not be in its way either. */
+static void recent_begin(struct kept_channel *channel, struct wire_fds *fds, uint32_t count) {
+        struct generations page = { .fd = -EBADF, .count = count };
+
+        if (!channel || fds->count != 1 || count == 0 || count > GENERATION_SLOTS_MAX)
+                return;
+        page.fd = TAKE_FD(fds->fd[0]);
+        channel->generations = generations_map(&page);
+        channel->generations_count = count;
+        if (channel->generations)
+                (void) madvise((void *) channel->generations, count * sizeof(*channel->generations), MADV_DONTFORK);
+}
+
+static bool recent_is_current(const struct kept_channel *channel, const struct recent *recent) {
+        return atomic_load_explicit(&channel->generations[recent->id % channel->generations_count], memory_order_acquire) ==
+               recent->generation;
+}
+
+static struct recent *recent_find(struct kept_channel *channel, const char *name, size_t name_size, int access) {
+        if (!channel->generations)
+                return NULL;
+        for (size_t i = 0; i < RECENT_MAX; i++) {
+                struct recent *recent = &channel->recent[i];
+
+                if (recent->name_size == name_size && recent->access == access && memcmp(recent->name, name, name_size) == 0)
+                        return recent;
+        }
+        return NULL;
+}
+
+static void recent_note(struct kept_channel *channel, const struct channel_request *request, const struct channel_reply *reply) {
+        const struct shmd_wire_opened *opened = &reply->opened;
+        struct recent *recent;
+        struct stat st;
+
+        if (!channel->generations || request->tail_size > SHMD_NAME_MAX || fstat(reply->fd, &st) < 0)
+                return;
+        recent = recent_find(channel, request->tail, request->tail_size, request->access);
+        if (!recent)
+                recent = &channel->recent[channel->recent_next++ % RECENT_MAX];
+        *recent = (struct recent) {
+                .id = opened->id,
+                .generation = opened->generation,
+                .fd = reply->fd,
+                .access = request->access,
+                .device = st.st_dev,
+                .inode = st.st_ino,
+                .name_size = request->tail_size,
+        };
+        memcpy(recent->name, request->tail, request->tail_size);
+}
+
+/*
+ * The number may be something else's by now, which opening could do harm to: only what has seals, memory, is opened.
+ * O_NONBLOCK: another holder's lease shall not keep us waiting (fcntl(2), F_SETLEASE).
+ */
+static int recent_open(const struct recent *recent, int status_flags) {
+        _cleanup_close_ int fd = -EBADF;
+        char path[sizeof("/proc/self/fd/") + 10];
+        struct stat st;
+
+        if (fcntl(recent->fd, F_GET_SEALS) < 0)
+                return -ENOENT;
+        (void) snprintf(path, sizeof(path), "/proc/self/fd/%d", recent->fd);
+        fd = open(path, recent->access | O_CLOEXEC | O_NONBLOCK | status_flags);
+        if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != recent->device || st.st_ino != recent->inode)
+                return -ENOENT;
+        if (!(status_flags & O_NONBLOCK) && fcntl(fd, F_SETFL, status_flags) < 0)
+                return -ENOENT;
+        return TAKE_FD(fd);
 }
 
 /* --- HELLO --- */
@@ -239,15 +361,19 @@ static int channel_greet(struct channel *channel) {
         };
         const struct channel_request request = { .operation = SHMD_OP_HELLO, .body = &hello };
         struct channel_reply reply = { .status = 0 };
+        struct wire_fds fds = WIRE_FDS_INIT;
         int r;
 
         r = send_message(channel, &request, ++channel->serial, false);
         if (r < 0 && r != -ECONNRESET)
                 return r;
-        /* Who is refused before he has said anything finds that behind the error. Its page of generations is not wanted. */
-        r = receive_message(channel, SHMD_OP_HELLO, channel->serial, NULL, &reply);
+        /* Who is refused before he has said anything finds that behind the error. */
+        r = receive_message(channel, SHMD_OP_HELLO, channel->serial, &fds, &reply);
         if (r == -ECONNRESET)
-                r = receive_message(channel, SHMD_OP_HELLO, channel->serial, NULL, &reply);
+                r = receive_message(channel, SHMD_OP_HELLO, channel->serial, &fds, &reply);
+        if (r == 0 && reply.status == SHMD_OK)
+                recent_begin(channel_as_kept(channel), &fds, reply.hello.generation_slots);
+        wire_fds_done(&fds);
         if (r < 0)
                 return r;
         return reply.status == SHMD_OK ? 0 : -status_to_errno(reply.status);
@@ -255,8 +381,12 @@ static int channel_greet(struct channel *channel) {
 
 /* One that is no more is not closed: it may be somebody else's. */
 static void channel_close(struct channel *channel) {
+        struct kept_channel *kept_channel = channel_as_kept(channel);
+
         if (channel->pid != 0 && cookie_of(channel->fd) == channel->cookie)
                 close_fd(channel->fd);
+        if (kept_channel)
+                recent_forget_all(kept_channel);
         channel->pid = 0;
         channel->fd = -EBADF;
 }
@@ -288,38 +418,38 @@ static bool channel_is_good(const struct channel *channel, const struct identity
         return channel->pid != 0 && identity_equals(&channel->identity, identity) && cookie_of(channel->fd) == channel->cookie;
 }
 
-static void remember_inherited(const struct channel *channel) {
-        struct channel *first = atomic_load(&kept);
-        size_t i = (size_t) (channel - first);
+static void remember_inherited(const struct kept_channel *kept_channel) {
+        const struct channel *channel = &kept_channel->channel;
+        size_t i = (size_t) (kept_channel - atomic_load(&kept));
 
         atomic_store(&inherited[i].cookie, channel->pid != 0 ? channel->cookie : 0);
         atomic_store(&inherited[i].fd, channel->pid != 0 ? channel->fd : -EBADF);
 }
 
 /* A kept one that nobody uses, of this very process; or NULL. */
-static struct channel *kept_take(pid_t pid) {
-        struct channel *channels = atomic_load(&kept);
+static struct kept_channel *kept_take(pid_t pid) {
+        struct kept_channel *channels = atomic_load(&kept);
 
         for (size_t i = 0; channels && i < KEPT_MAX; i++) {
-                struct channel *channel = &channels[i];
+                struct channel *channel = &channels[i].channel;
 
                 if (atomic_exchange(&channel->taken, true))
                         continue;
                 if (channel->pid == 0 || channel->pid == pid)
-                        return channel;
+                        return &channels[i];
                 atomic_store(&channel->taken, false); /* we share another process's memory */
                 break;
         }
         return NULL;
 }
 
-static void kept_give_back(struct channel *channel) {
+static void kept_give_back(struct kept_channel *channel) {
         remember_inherited(channel);
-        atomic_store(&channel->taken, false);
+        atomic_store(&channel->channel.taken, false);
 }
 
 static void after_fork_in_child(void) {
-        struct channel *channels = atomic_load(&kept);
+        struct kept_channel *channels = atomic_load(&kept);
 
         for (size_t i = 0; i < KEPT_MAX; i++) {
                 int fd = atomic_exchange(&inherited[i].fd, -EBADF);
@@ -339,14 +469,14 @@ static void init_once(void) {
         places_init();
         for (size_t i = 0; i < KEPT_MAX; i++)
                 atomic_store(&inherited[i].fd, -EBADF);
-        page = mmap(NULL, KEPT_MAX * sizeof(struct channel), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        page = mmap(NULL, KEPT_MAX * sizeof(struct kept_channel), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (page == MAP_FAILED) /* then none is kept */
                 return;
-        (void) madvise(page, KEPT_MAX * sizeof(struct channel), MADV_WIPEONFORK);
+        (void) madvise(page, KEPT_MAX * sizeof(struct kept_channel), MADV_WIPEONFORK);
         if (pthread_atfork(NULL, NULL, after_fork_in_child) == 0)
                 atomic_store(&kept, page);
         else
-                (void) munmap(page, KEPT_MAX * sizeof(struct channel));
+                (void) munmap(page, KEPT_MAX * sizeof(struct kept_channel));
 }
 
 void channel_init(enum channel_daemon wanted) {
@@ -421,21 +551,42 @@ static int call_on(struct channel *channel, const struct identity *identity, pid
 
 int channel_call(const struct channel_request *request, struct channel_reply *ret_reply) {
         const struct identity identity = identity_now();
-        struct channel own = { .fd = -EBADF }, *channel;
+        struct channel own = { .fd = -EBADF };
+        struct kept_channel *kept_channel;
         struct channel_reply reply = { .fd = -EBADF };
         pid_t pid = getpid();
         int r;
 
         channel_init(CHANNEL_ANY);
-        channel = kept_take(pid);
-        r = call_on(channel ?: &own, &identity, pid, request, &reply);
-        if (channel)
-                kept_give_back(channel);
+        kept_channel = kept_take(pid);
+        r = call_on(kept_channel ? &kept_channel->channel : &own, &identity, pid, request, &reply);
+        if (kept_channel && r == 0 && request->reopened && reply.fd >= 0)
+                recent_note(kept_channel, request, &reply);
+        if (kept_channel)
+                kept_give_back(kept_channel);
         else
                 channel_close(&own);
         if (r == 0)
                 *ret_reply = reply;
         return r;
+}
+
+int channel_reopen(const char *name, size_t name_size, int access, int status_flags) {
+        struct kept_channel *channel;
+        struct recent *recent;
+        int fd = -ENOENT;
+
+        channel_init(CHANNEL_ANY);
+        channel = kept_take(getpid());
+        if (!channel)
+                return -ENOENT;
+        recent = recent_find(channel, name, name_size, access);
+        if (recent && recent_is_current(channel, recent))
+                fd = recent_open(recent, status_flags);
+        if (fd >= 0 && fcntl(recent->fd, F_GETFD) < 0) /* it was closed meanwhile */
+                recent->fd = fd;
+        atomic_store(&channel->channel.taken, false);
+        return fd;
 }
 
 bool channel_error_means_no_daemon(int error) {

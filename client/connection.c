@@ -25,8 +25,6 @@
 
 /* A daemon that was idle may go just when we come, or be killed while it comes back; so often we come again. */
 #define ATTEMPTS_MAX 16
-/* More counters than this are no page of generations. */
-#define GENERATION_SLOTS_MAX (1u << 20)
 
 /* --- the page of generations --- */
 

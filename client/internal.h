@@ -261,6 +261,9 @@ void loop_set_wants_room(struct shmd *connection, bool wants_room);
 
 /* --- connection --- */
 
+/* More counters than this are no page of generations. */
+#define GENERATION_SLOTS_MAX (1u << 20)
+
 /* The counters by which an answer that was kept is known to be still right. */
 struct generations {
         int fd; /* -EBADF once it is mapped, or known to be none */
@@ -623,11 +626,16 @@ struct channel_request {
         size_t tail_size;
         uint64_t *creation_token; /* in the body: zero, to be filled in; NULL: it has none */
         bool reserve;             /* nothing may be done unless there is room for a descriptor */
+        bool reopened;            /* what it opens, under the name in tail, may be had from channel_reopen() afterwards */
+        int access;               /* then: O_RDONLY, O_RDWR */
 };
 
 struct channel_reply {
         unsigned status; /* enum wire_status */
-        struct shmd_wire_opened opened; /* of all but UNLINK, if SHMD_OK */
+        union { /* if SHMD_OK; of UNLINK neither */
+                struct shmd_wire_opened opened;
+                struct shmd_wire_hello_reply hello;
+        };
         struct shmd_wire_refusal refusal; /* if not */
         int fd;          /* -EBADF: none came */
         bool fds_lost;   /* there was no room for it */
@@ -641,6 +649,13 @@ void channel_init(enum channel_daemon wanted);
  * handlers. 0, or a negative errno value: then nothing is known to be done.
  */
 int channel_call(const struct channel_request *request, struct channel_reply *ret_reply);
+
+/*
+ * Opens anew, without the daemon, what this thread's like has opened by that name and for that access, if the program has it open still, the
+ * name stands for it and the caller has the right to it. A descriptor with an offset of its own; -ENOENT: the daemon has to be asked.
+ * May be called where channel_call() may.
+ */
+int channel_reopen(const char *name, size_t name_size, int access, int status_flags);
 
 /* Whether such an error means that there is no daemon to be reached, not that this process lacks something. */
 bool channel_error_means_no_daemon(int error);
@@ -659,7 +674,7 @@ struct posix_options {
 /* Who keeps what is made now. */
 uint64_t posix_keeper(const struct posix_options *options);
 
-/* A descriptor, or a negative errno value; *ret_no_daemon: whether it is that. mode less the umask. */
+/* A descriptor, or a negative errno value; *ret_no_daemon: whether it is that. The umask is taken off the mode here. */
 int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, bool *ret_no_daemon);
 int posix_unlink(const struct posix_options *options, const char *name, bool *ret_no_daemon);
 

@@ -134,6 +134,11 @@ uint64_t posix_keeper(const struct posix_options *options) {
         return process_keeper(getpid());
 }
 
+/* Of what was opened write-only the descriptor is read-write. */
+static int access_of(int oflag) {
+        return (oflag & O_ACCMODE) == O_RDONLY ? O_RDONLY : O_RDWR;
+}
+
 static int call_create_or_open(const struct posix_options *options, const char *name, size_t name_size, int oflag, mode_t mode,
                                struct channel_reply *reply) {
         struct shmd_wire_create create = {
@@ -154,6 +159,8 @@ static int call_create_or_open(const struct posix_options *options, const char *
                                     .tail_size = name_size,
                                     .creation_token = creates ? &create.token : NULL,
                                     .reserve = oflag & (O_CREAT | O_TRUNC),
+                                    .reopened = true,
+                                    .access = access_of(oflag),
                             }, reply);
 }
 
@@ -182,19 +189,11 @@ static int set_status_flags(int fd, int oflag) {
         return fcntl(fd, F_SETFL, oflag & STATUS_FLAGS) < 0 ? negative_errno() : 0;
 }
 
-int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, bool *ret_no_daemon) {
-        char wire_name[SHMD_NAME_MAX + 1];
+static int ask_to_open(const struct posix_options *options, const char *wire_name, size_t size, int oflag, mode_t mode, bool *ret_no_daemon) {
         struct channel_reply reply;
-        size_t size;
         int r;
 
-        *ret_no_daemon = false;
-        if ((oflag & ~(MEANT_FLAGS | O_WRONLY | HARMLESS_FLAGS)) || (oflag & O_ACCMODE) == O_ACCMODE)
-                return -EINVAL;
-        r = name_to_target(options, name, &wire_name, &size);
-        if (r < 0)
-                return r;
-        r = call_create_or_open(options, wire_name, size, oflag, mode & 0777, &reply);
+        r = call_create_or_open(options, wire_name, size, oflag, mode, &reply);
         *ret_no_daemon = channel_error_means_no_daemon(r);
         if (r < 0)
                 return r;
@@ -208,6 +207,27 @@ int posix_open(const struct posix_options *options, const char *name, int oflag,
                 return r;
         }
         return reply.fd;
+}
+
+int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, bool *ret_no_daemon) {
+        char wire_name[SHMD_NAME_MAX + 1];
+        size_t size;
+        int r;
+
+        *ret_no_daemon = false;
+        if ((oflag & ~(MEANT_FLAGS | O_WRONLY | HARMLESS_FLAGS)) || (oflag & O_ACCMODE) == O_ACCMODE)
+                return -EINVAL;
+        r = name_to_target(options, name, &wire_name, &size);
+        if (r < 0)
+                return r;
+        if (!(oflag & (O_EXCL | O_TRUNC))) {
+                r = channel_reopen(wire_name, size, access_of(oflag), oflag & STATUS_FLAGS);
+                if (r >= 0)
+                        return r;
+        }
+        if (oflag & O_CREAT)
+                mode &= 0777 & ~process_umask();
+        return ask_to_open(options, wire_name, size, oflag, mode, ret_no_daemon);
 }
 
 int posix_unlink(const struct posix_options *options, const char *name, bool *ret_no_daemon) {
@@ -243,8 +263,6 @@ _public_ int shmd_shm_open(const char *name, int oflag, mode_t mode) {
         bool no_daemon;
 
         (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-        if (oflag & O_CREAT)
-                mode &= 0777 & ~process_umask();
         r = posix_open(&no_options, name, oflag, mode, &no_daemon);
         (void) pthread_setcancelstate(cancel_state, &cancel_state);
         return posix_result(r, saved_errno);

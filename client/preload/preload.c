@@ -239,7 +239,7 @@ _public_ int shm_open(const char *name, int oflag, mode_t mode) {
         if (atomic_load(&decision) == NATIVE || !is_name(name))
                 return call_native_open(name, oflag, mode);
         (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-        r = posix_open(&options, name, oflag, oflag & O_CREAT ? mode & 0777 & ~process_umask() : 0, &no_daemon);
+        r = posix_open(&options, name, oflag, mode, &no_daemon);
         native = decide(no_daemon, r);
         (void) pthread_setcancelstate(cancel_state, &cancel_state);
         return native ? call_native_open(name, oflag, mode) : finish(r, no_daemon, saved_errno);

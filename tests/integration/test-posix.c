@@ -2,8 +2,10 @@
 /* shmd_shm_open: whatever the C library's own shm_open does, done to both, side by side. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "client.h"
 #include "harness.h"
@@ -356,6 +358,182 @@ START_TEST(test_truncate) {
 }
 END_TEST
 
+/* --- what is open already: without the daemon, and as new --- */
+
+static ino_t inode_of(int fd) {
+        struct stat inode;
+
+        ck_assert_int_ge(fd, 0);
+        ck_assert_int_eq(fstat(fd, &inode), 0);
+        return inode.st_ino;
+}
+
+static void open_again(int channel, void *userdata) {
+        int fd = shmd_shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600), again[2], lowest;
+
+        (void) userdata;
+        ck_assert_int_eq(write(fd, "offset", 6), 6);
+        step_send(channel, 's');
+        step_expect(channel, 's');
+        lowest = dup(fd);
+        close(lowest);
+        again[0] = shmd_shm_open(object, O_RDWR, 0);
+        again[1] = shmd_shm_open(object, O_RDWR | O_CREAT | O_APPEND, 0644);
+        ck_assert_int_eq(again[0], lowest);
+        for (size_t i = 0; i < ELEMENTSOF(again); i++) {
+                ck_assert_uint_eq(inode_of(again[i]), inode_of(fd));
+                ck_assert_int_eq(lseek(again[i], 0, SEEK_CUR), 0);
+                ck_assert_int_eq(fcntl(again[i], F_GETFD), FD_CLOEXEC);
+                ck_assert_int_eq(fcntl(again[i], F_GETFL) & (O_ACCMODE | O_NONBLOCK | O_APPEND), O_RDWR | (i == 1 ? O_APPEND : 0));
+        }
+        step_send(channel, 'd');
+        ck_assert_int_eq(shmd_shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600), -1);
+        ck_assert_int_eq(errno, EEXIST);
+        ck_assert_int_eq(shmd_shm_unlink(object), 0);
+}
+
+START_TEST(test_again_without_daemon) {
+        struct child child;
+
+        child_start(&child, open_again, NULL);
+        step_expect(child.channel, 's');
+        daemon_kill(&the_daemon, SIGSTOP);
+        step_send(child.channel, 's');
+        step_expect(child.channel, 'd');
+        daemon_kill(&the_daemon, SIGCONT);
+        child_join(&child);
+}
+END_TEST
+
+/* The number of what was opened is something else by now. */
+static void reuse_number(int channel, void *userdata) {
+        char path[256];
+        int fd = shmd_shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600), other, again, fifo, events;
+        ino_t inode = inode_of(fd);
+
+        (void) channel;
+        (void) userdata;
+        other = memfd_create("other", MFD_CLOEXEC);
+        ck_assert_int_eq(dup2(other, fd), fd);
+        again = shmd_shm_open(object, O_RDWR, 0);
+        ck_assert_uint_eq(inode_of(again), inode);
+
+        /* Opened for reading, even for a moment, a FIFO would let its writer in, and a device do what it does. */
+        snprintf(path, sizeof(path), "%s.fifo", the_daemon.socket);
+        ck_assert_int_eq(mkfifo(path, 0600), 0);
+        fifo = open(path, O_RDONLY | O_NONBLOCK);
+        ck_assert_int_eq(dup2(fifo, again), again);
+        events = inotify_init1(IN_NONBLOCK);
+        ck_assert_int_ge(inotify_add_watch(events, path, IN_OPEN), 0);
+        ck_assert_uint_eq(inode_of(shmd_shm_open(object, O_RDWR, 0)), inode);
+        ck_assert_int_eq(read(events, (char[512]) { 0 }, 512), -1);
+        unlink(path);
+        close(again);
+        close(fd);
+        ck_assert_uint_eq(inode_of(shmd_shm_open(object, O_RDWR, 0)), inode);
+        ck_assert_int_eq(shmd_shm_unlink(object), 0);
+}
+
+START_TEST(test_again_number_reused) {
+        in_child(reuse_number, NULL);
+}
+END_TEST
+
+static void open_what_is_new(int channel, void *userdata) {
+        int fd = shmd_shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600), again;
+        ino_t inode = inode_of(fd);
+
+        (void) userdata;
+        step_send(channel, 'm');
+        step_expect(channel, 'n');
+        again = shmd_shm_open(object, O_RDWR, 0);
+        ck_assert_uint_ne(inode_of(again), inode);
+        ck_assert_int_eq(shmd_shm_unlink(object), 0);
+        ck_assert_int_eq(shmd_shm_open(object, O_RDWR, 0), -1);
+        ck_assert_int_eq(errno, ENOENT);
+}
+
+static void make_anew(int channel, void *userdata) {
+        (void) channel;
+        (void) userdata;
+        ck_assert_int_eq(shmd_shm_unlink(object), 0);
+        ck_assert_int_ge(shmd_shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600), 0);
+}
+
+/* The name stands for something else, which another process has made. */
+START_TEST(test_again_name_reused) {
+        struct child child;
+        struct shmd *connection;
+
+        child_start(&child, open_what_is_new, NULL);
+        step_expect(child.channel, 'm');
+        in_child(make_anew, NULL);
+        step_send(child.channel, 'n');
+        child_join(&child);
+        connection = client_connect();
+        daemon_await_segments(&the_daemon, 0);
+        shmd_disconnect(connection);
+}
+END_TEST
+
+/* What the rights are now counts, and who we are. */
+static void lose_rights(int channel, void *userdata) {
+        int fd = shmd_shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600);
+
+        (void) channel;
+        (void) userdata;
+        inode_of(shmd_shm_open(object, O_RDWR, 0));
+        if (geteuid() == 0) {
+                ck_assert_int_eq(seteuid(61001), 0);
+                ck_assert_int_eq(error_of(shmd_shm_open(object, O_RDWR, 0)), EACCES);
+                ck_assert_int_eq(seteuid(0), 0);
+        } else {
+                ck_assert_int_eq(fchmod(fd, 0400), 0);
+                ck_assert_int_eq(error_of(shmd_shm_open(object, O_RDWR, 0)), EACCES);
+        }
+        inode_of(shmd_shm_open(object, O_RDONLY, 0));
+        ck_assert_int_eq(shmd_shm_unlink(object), 0);
+}
+
+START_TEST(test_again_rights) {
+        in_child(lose_rights, NULL);
+}
+END_TEST
+
+/* More than are remembered, and in forked children, who remember none. */
+static void open_many_again(int channel, void *userdata) {
+        ino_t inodes[40];
+        char name[96];
+
+        (void) userdata;
+        (void) channel;
+        for (int round = 0; round < 3; round++) {
+                for (size_t i = 0; i < ELEMENTSOF(inodes); i++) {
+                        ino_t inode;
+
+                        snprintf(name, sizeof(name), "%s.%zu", object, i);
+                        inode = inode_of(shmd_shm_open(name, O_RDWR | O_CREAT, 0600));
+                        ck_assert(round == 0 || inode == inodes[i]);
+                        inodes[i] = inode;
+                }
+                if (round == 1 && fork() > 0) {
+                        ck_assert_int_gt(wait(&(int) { 0 }), 0);
+                        break;
+                }
+        }
+        for (size_t i = 0; i < ELEMENTSOF(inodes); i++) {
+                snprintf(name, sizeof(name), "%s.%zu", object, i);
+                (void) shmd_shm_unlink(name);
+        }
+}
+
+START_TEST(test_again_many) {
+        in_child(open_many_again, NULL);
+        daemon_settle(&the_daemon, 0);
+        daemon_await_segments(&the_daemon, 0);
+}
+END_TEST
+
 /* --- how it is seen from outside --- */
 
 static void map_and_unlink(int channel, void *userdata) {
@@ -636,6 +814,11 @@ static Suite *posix_suite(void) {
         tcase_add_test(tests, test_use);
         tcase_add_test(tests, test_lowest_descriptor_at_first);
         tcase_add_test(tests, test_truncate);
+        tcase_add_test(tests, test_again_without_daemon);
+        tcase_add_test(tests, test_again_number_reused);
+        tcase_add_test(tests, test_again_name_reused);
+        tcase_add_test(tests, test_again_rights);
+        tcase_add_test(tests, test_again_many);
         tcase_add_test(tests, test_freed_when_unmapped);
         tcase_add_test(tests, test_persists);
         tcase_add_test(tests, test_exclusive_race);
