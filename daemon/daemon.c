@@ -15,6 +15,7 @@
 #include "daemon.h"
 #include "handover.h"
 #include "log.h"
+#include "op_end.h"
 #include "replace.h"
 
 /* What is done at one turn of the loop of what is left to do: some tens of microseconds each. */
@@ -410,6 +411,11 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
                 r = replace_running(options, &handover);
         if (r == 0)
                 r = take_over(daemon, &handover);
+        if (r == 0 && options->replace)
+                r = replace_confirm(&handover);
+        /* What was not taken over is another daemon's still. */
+        if (r < 0 && handover.replaced_fd >= 0)
+                daemon->end = END_NOT_BEGUN;
         handover_done(&handover);
         return r;
 }
@@ -420,6 +426,7 @@ static void close_all_segments(struct daemon *daemon) {
         if (daemon->registry.segments > 0 && daemon->kept)
                 log_info("%" PRIu64 " segments (%" PRIu64 " bytes) stay with %s", daemon->registry.segments, daemon->registry.bytes,
                          daemon->end == END_HANDED_OVER  ? "the daemon that takes this one's place" :
+                         daemon->end == END_NOT_BEGUN    ? "the daemon whose place was to be taken" :
                          handover_outlives_end()         ? "the service manager" :
                                                            "the service manager, if this is a restart");
         else if (daemon->registry.segments > 0)
@@ -438,13 +445,15 @@ static void daemon_done(struct daemon *daemon) {
         struct session *session;
 
         /* From here on nothing that happens is a client's doing. */
-        daemon->kept = daemon->end == END_HANDED_OVER || (daemon->end == END_KEPT && daemon->store.active);
+        bool elsewhere = daemon->end == END_HANDED_OVER || daemon->end == END_NOT_BEGUN;
+
+        daemon->kept = elsewhere || (daemon->end == END_KEPT && daemon->store.active);
         daemon->registry.observer = NULL;
         daemon->registry.recorder = NULL;
         store_commit(&daemon->store);
         if (daemon->end == END_PURGED)
                 store_purge(&daemon->store);
-        if (daemon->end == END_HANDED_OVER)
+        if (elsewhere)
                 server_leave_socket(&daemon->server);
         store_done(&daemon->store);
         if (daemon->base)
@@ -482,7 +491,9 @@ static int run(struct daemon *daemon) {
             event_add(sighup, NULL) == 0) {
                 log_debug("listening on %s", daemon->options->socket_path);
                 notify_ready(&daemon->notify);
-                r = event_base_dispatch(daemon->base) < 0 ? -EIO : 0;
+                do
+                        r = event_base_dispatch(daemon->base) < 0 ? -EIO : 0;
+                while (r == 0 && daemon->end == END_HANDED_OVER && !op_handover_is_taken(daemon));
                 notify_stopping(&daemon->notify);
         }
         if (sigterm)

@@ -26,7 +26,8 @@
 
 enum daemon_end {
         END_KEPT,        /* what a service manager keeps stays; without one, segments end with the daemon */
-        END_HANDED_OVER, /* another daemon has everything */
+        END_HANDED_OVER, /* another daemon has everything, or is about to */
+        END_NOT_BEGUN,   /* another daemon still has everything */
         END_PURGED,      /* nothing is kept */
 };
 
@@ -58,6 +59,7 @@ struct daemon {
         struct event *linger_event;
         struct event *settle_event;
         enum daemon_end end; /* how it ends, when it does */
+        struct session *taker; /* END_HANDED_OVER: by whom */
         bool kept;           /* segments outlive this daemon, which is ending */
         bool settling; /* it is under way, and may lead to its own call */
         uint64_t instance;

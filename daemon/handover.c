@@ -96,6 +96,7 @@ void handover_done(struct handover *handover) {
         close_fd(handover->listen_fd);
         close_fd(handover->lock_fd);
         close_fd(handover->generation_fd);
+        close_fd(handover->replaced_fd);
         *handover = (struct handover) HANDOVER_INIT;
 }
 

@@ -25,10 +25,11 @@ struct handover {
         int listen_fd;     /* -1: none */
         int lock_fd;       /* from a daemon that was replaced, or -1 */
         int generation_fd; /* or -1 */
+        int replaced_fd;   /* a connection to the daemon that was replaced, until it knows; or -1 */
         struct kept_list states, carriers;
 };
 
-#define HANDOVER_INIT { .listen_fd = -1, .lock_fd = -1, .generation_fd = -1 }
+#define HANDOVER_INIT { .listen_fd = -1, .lock_fd = -1, .generation_fd = -1, .replaced_fd = -1 }
 
 /*
  * Takes what the service manager passed, and takes it out of the environment. 0, -ENOMEM, or -EINVAL if a socket is

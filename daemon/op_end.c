@@ -3,19 +3,24 @@
  * Handlers of what ends the daemon: HANDOVER, STOP.
  *
  * HANDOVER gives everything to the daemon that asks: from the moment that its answer is sent nothing may change here any more, so
- * the loop is left at once. If it can't be sent at once, nothing has happened.
+ * the loop is left at once; it is come back to if that daemon does not say that it has everything.
  */
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "daemon.h"
 #include "dispatch.h"
 #include "handover.h"
 #include "log.h"
+#include "op_end.h"
 #include "util.h"
 
 /* What a daemon has besides its segments. */
 #define OWN_ITEMS 3u
+/* So long may a daemon take for coming up with 10,000 segments, and clients wait. */
+#define TAKER_PATIENCE_MSEC 10000
 
 struct export {
         struct wire_fds fds;
@@ -69,7 +74,7 @@ int op_handover(struct op_context *context, const struct shmd_wire_handover *bod
         struct daemon *daemon = context->daemon;
         int r;
 
-        if (body->reserved != 0)
+        if (body->flags != 0 || body->padding != 0)
                 return SHMD_MALFORMED;
         if (!context->session->credentials.administrator)
                 return SHMD_NOT_FOR_CALLER;
@@ -84,9 +89,46 @@ int op_handover(struct op_context *context, const struct shmd_wire_handover *bod
                 store_export_abort(&daemon->store);
                 return r;
         }
-        log_info("process %d takes this daemon's place", (int) context->session->credentials.pid);
+        log_info("process %d is about to take this daemon's place", (int) context->session->credentials.pid);
+        daemon->taker = context->session;
         daemon_end(daemon, END_HANDED_OVER);
         return 0;
+}
+
+static bool says_taken(int fd) {
+        struct {
+                struct shmd_wire_header header;
+                struct shmd_wire_handover body;
+        } message;
+
+        return recv(fd, &message, sizeof(message), MSG_DONTWAIT) == sizeof(message) && message.header.operation == SHMD_OP_HANDOVER &&
+               message.body.flags == SHMD_WIRE_HANDOVER_TAKEN;
+}
+
+/* It may still be about to take our place. */
+static void say_we_go_on(struct session *taker) {
+        const struct shmd_wire_header header = { .operation = SHMD_OP_HANDOVER, .status = SHMD_TIMED_OUT };
+        const struct shmd_wire_refusal refusal = { 0 };
+
+        (void) session_send_now(taker, &header, &refusal, sizeof(refusal), NULL, 0, NULL, 0);
+}
+
+/* Shut down first: what it has not said by now it can't say any more, and knows so. */
+bool op_handover_is_taken(struct daemon *daemon) {
+        struct session *taker = TAKE_PTR(daemon->taker);
+        struct pollfd poll_fd = { .fd = taker->fd, .events = POLLIN };
+        uint64_t end_usec = now_monotonic_usec() + TAKER_PATIENCE_MSEC * UINT64_C(1000), now_usec;
+
+        while ((now_usec = now_monotonic_usec()) < end_usec)
+                if (poll(&poll_fd, 1, (int) ((end_usec - now_usec) / 1000) + 1) > 0)
+                        break;
+        (void) shutdown(taker->fd, SHUT_RD);
+        if (says_taken(taker->fd))
+                return true;
+        say_we_go_on(taker);
+        log_warning("process %d has not taken this daemon's place, so this one goes on", (int) taker->credentials.pid);
+        store_export_abort(&daemon->store);
+        return false;
 }
 
 static void purge(struct daemon *daemon, uint64_t now_usec) {

@@ -126,7 +126,36 @@ int replace_daemon(const char *socket_path, struct handover *handover) {
                 return r;
         if (r == 0)
                 r = ask_for_all(fd, handover);
-        if (r < 0)
+        if (r < 0) {
                 log_error("cannot take the place of the daemon at %s: %s", socket_path, explain(r));
-        return r;
+                return r;
+        }
+        handover->replaced_fd = TAKE_FD(fd);
+        return 0;
+}
+
+/* It says so before it does. Nothing: it was killed while we came up. */
+static bool other_goes_on(int fd) {
+        struct wire_fds fds = WIRE_FDS_INIT;
+        struct answer answer;
+        ssize_t n = wire_receive(fd, &answer, sizeof(answer), &fds, 0);
+
+        wire_fds_done(&fds);
+        return n != 0 && n != -ECONNRESET;
+}
+
+int replace_confirm(struct handover *handover) {
+        static const struct shmd_wire_header header = { .operation = SHMD_OP_HANDOVER, .serial = 1 };
+        static const struct shmd_wire_handover body = { .flags = SHMD_WIRE_HANDOVER_TAKEN };
+        int r;
+
+        if (handover->replaced_fd < 0)
+                return 0;
+        r = wire_send(handover->replaced_fd, &header, &body, sizeof(body), NULL, 0, NULL, 0, 0);
+        if (r < 0 && other_goes_on(handover->replaced_fd)) {
+                log_error("this daemon took too long to come up, so the one whose place it was to take goes on");
+                return -ETIMEDOUT;
+        }
+        handover->replaced_fd = close_fd(handover->replaced_fd);
+        return 0;
 }

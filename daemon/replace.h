@@ -7,7 +7,10 @@
 #include "handover.h"
 
 /*
- * Takes over from the daemon at that path, which has ended its work when this returns; its socket and its lock come along.
- * 0; -ENOENT, -ECONNREFUSED: there is none; another -errno, told on the log.
+ * Has the daemon at that path hand over everything, its socket and its lock too. It does nothing more when this returns, but waits for
+ * replace_confirm(); if the connection ends without it, it goes on. 0; -ENOENT, -ECONNREFUSED: there is none; another -errno, told on the log.
  */
 int replace_daemon(const char *socket_path, struct handover *handover);
+
+/* Tells it that all is taken over, so that it ends. 0, or -ETIMEDOUT: it has gone on, and has everything. */
+int replace_confirm(struct handover *handover);

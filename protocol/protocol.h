@@ -498,11 +498,18 @@ struct shmd_wire_account {
 
 /*
  * HANDOVER: the reply's count says how many descriptors come with it; in its tail there is a name of 32 bytes for each: "listen",
- * "lock", "generation", "state-1", and "carrier-" with a number. The daemon ends once it has sent that. SHMD_UNSUPPORTED where a
- * service manager keeps them.
+ * "lock", "generation", "state-1", and "carrier-" with a number. SHMD_UNSUPPORTED where a service manager keeps them.
+ *
+ * From then on the daemon does nothing but wait, ten seconds at most, until the client says over the same connection that it has taken all
+ * that over (no reply); then the daemon ends. If the client does not, or goes, the daemon goes on as if nothing had been.
  */
 struct shmd_wire_handover {
-        uint64_t reserved; /* zero */
+        uint32_t flags; /* enum shmd_wire_handover_flags */
+        uint32_t padding;
+};
+
+enum shmd_wire_handover_flags {
+        SHMD_WIRE_HANDOVER_TAKEN = 1u << 0,
 };
 
 #define SHMD_HANDOVER_NAME_SIZE 32u

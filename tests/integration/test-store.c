@@ -718,6 +718,66 @@ START_TEST(test_replace) {
 }
 END_TEST
 
+static void take_everything(struct raw *raw, const char *path) {
+        const struct shmd_wire_handover request = { 0 };
+        struct raw_reply reply;
+
+        raw_connect(raw, path);
+        ck_assert_int_eq(raw_call(raw, SHMD_OP_HANDOVER, &request, NULL, 0, &reply), 0);
+        ck_assert_uint_gt(reply.fds.count, 3);
+        raw_reply_done(&reply);
+}
+
+/* Whoever takes everything and says nothing, goes, or is too late, has nothing; and the old one has lost nothing. */
+START_TEST(test_replace_given_up) {
+        const struct shmd_wire_handover taken = { .flags = SHMD_WIRE_HANDOVER_TAKEN };
+        struct shmd_segment *segment = NULL, *held = NULL;
+        struct raw_reply reply;
+        struct test_daemon old;
+        struct shmd *own;
+        struct raw raw;
+
+        daemon_start(&the_daemon, NULL);
+        own = client_connect();
+        ASSERT_OK(own, shmd_create(own, "stays", PAGE, SHMD_READ_WRITE, NULL, &segment));
+        memset(client_map(segment), 's', PAGE);
+        for (int i = 0; i < 3; i++) {
+                take_everything(&raw, the_daemon.socket);
+                raw_close(&raw);
+                ASSERT_OK(own, shmd_create(own, i % 2 ? "odd" : "even", PAGE, SHMD_READ_WRITE,
+                                           &(struct shmd_create_options) { .lifetime = SHMD_LIFETIME_HOLDERS }, &held));
+                shmd_close(held);
+                TEST_UNTIL(!client_exists(own, i % 2 ? "odd" : "even"), "the segment to go with its holder");
+        }
+
+        /* Out of turn, it is nothing. */
+        raw_connect(&raw, the_daemon.socket);
+        ck_assert_uint_eq(raw_call(&raw, SHMD_OP_HANDOVER, &taken, NULL, 0, &reply), 1); /* SHMD_MALFORMED */
+        raw_reply_done(&reply);
+        raw_close(&raw);
+
+        take_everything(&raw, the_daemon.socket);
+        raw_receive(&raw, &reply);
+        ck_assert_uint_eq(reply.header.status, 18); /* SHMD_TIMED_OUT */
+        raw_reply_done(&reply);
+        ck_assert(client_exists(own, "stays"));
+        raw_close(&raw);
+
+        old = the_daemon;
+        the_daemon.pid = 0;
+        the_daemon.control = (struct raw) RAW_INIT;
+        daemon_start_again(&the_daemon, &(struct daemon_options) { .arguments = replace_option });
+        the_daemon.baseline = -1;
+        ck_assert_int_eq(daemon_wait(&old), 0);
+        raw_close(&old.control);
+        ck_assert_int_eq(*(char *) client_map(segment), 's');
+        ck_assert(client_exists(own, "stays"));
+        shmd_close(segment);
+        shmd_disconnect(own);
+        daemon_stop(&the_daemon);
+}
+END_TEST
+
 static void ask_for_everything(int channel, void *userdata) {
         struct shmd_wire_handover request = { 0 };
         struct shmd_wire_stop stop = { .flags = SHMD_WIRE_STOP_PURGE };
@@ -1060,6 +1120,7 @@ int main(void) {
         tcase_add_test(tests, test_idle_exit);
         tcase_add_loop_test(tests, test_idle_exit_waits, 0, ELEMENTSOF(watched_lifetimes));
         tcase_add_test(tests, test_replace);
+        tcase_add_test(tests, test_replace_given_up);
 
         tests = test_case(suite, "kills", setup, teardown);
         tcase_add_test(tests, test_killed_at_random_points);
