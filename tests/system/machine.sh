@@ -7,6 +7,7 @@
 #   machine_start          boots it; gives up all of it when the script ends, however it does
 #   m COMMAND...           runs a command in it, as root
 #   as USER COMMAND...     as a user
+#   keeps_descriptors      whether its systemd is of version 254 or later
 #   await TEXT COMMAND...  repeats a command until it succeeds
 #
 # The machine has cgroups of its own, below ours: those of two machines at once must not be the same.
@@ -144,6 +145,11 @@ find_leader() {
         leader=$(cat "/proc/$nspawn/task/$nspawn/children" 2>/dev/null)
         leader=${leader%% *}
         [ -n "$leader" ] && [ "$(cat "/proc/$leader/comm" 2>/dev/null)" = systemd ]
+}
+
+# Whether systemd keeps the descriptors of a service that does not run
+keeps_descriptors() {
+        [ "$(m systemctl --version | awk '{ print $2; exit }')" -ge 254 ]
 }
 
 is_booted() {

@@ -164,12 +164,17 @@ test_mistake() {
 # A socket-activated daemon that was stopped for good and is wanted again; without a store that is preserved (before systemd 254)
 # the segments end then, and with one they do not. Either way it serves.
 test_stop() {
-        expect 0 as alice shmdctl create stopped 4K
-        m shmdctl stop || {
-                [ "$(m systemctl --version | awk '{ print $2; exit }')" -lt 254 ] || fail "shmdctl stop: refused"
+        echo text | as alice shmdctl put stopped || fail "put"
+        if keeps_descriptors; then
+                expect 0 m shmdctl stop
+                expect 0 as alice shmdctl cat stopped
+                says text
+        else
+                expect 1 m shmdctl stop
                 expect 0 as alice shmdctl show stopped
-        }
+        fi
         m systemctl stop shmd.service 2>/dev/null
+        ! keeps_descriptors || expect 0 as alice shmdctl cat stopped
         expect 0 as alice shmdctl list --no-headings
         expect 0 as alice shmdctl create afterwards 4K
         m sh -c 'shmdctl list --no-headings -o name | xargs -r shmdctl rm'
