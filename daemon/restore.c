@@ -11,6 +11,7 @@
 #include <sys/vfs.h>
 
 #include "absent.h"
+#include "carried.h"
 #include "control.h"
 #include "daemon.h"
 #include "log.h"
@@ -200,37 +201,6 @@ static int read_logs(struct restoring *restoring, const struct handover *handove
 
 /* --- the carriers --- */
 
-/* The next message of a queue, which stays in it: unix(7), SO_PEEK_OFF. Bytes, or -errno. */
-static ssize_t peek(int fd, struct carried *ret_carried, struct wire_fds *fds) {
-        struct iovec part = { .iov_base = ret_carried, .iov_len = sizeof(*ret_carried) };
-        union {
-                struct cmsghdr header;
-                char bytes[CMSG_SPACE(CARRIED_MAX * sizeof(int))];
-        } control = { 0 };
-        struct msghdr message = {
-                .msg_iov = &part,
-                .msg_iovlen = 1,
-                .msg_control = &control,
-                .msg_controllen = sizeof(control),
-        };
-        struct cmsghdr *header;
-        ssize_t n;
-
-        do
-                n = recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        while (n < 0 && errno == EINTR);
-        if (n < 0)
-                return negative_errno();
-        for (header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header)) {
-                if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
-                        continue;
-                fds->count = (unsigned) ((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-                memcpy(fds->fd, CMSG_DATA(header), fds->count * sizeof(int));
-        }
-        /* There was room for them: so this process may have no more of them. */
-        return (message.msg_flags & MSG_CTRUNC) && fds->count < CARRIED_MAX ? -EMFILE : n;
-}
-
 /* A lease that the daemon had taken when it died would keep everybody waiting. */
 static void adopt_guard(struct segment *segment, struct wire_fds *fds) {
         segment->custody.guard_fd = TAKE_FD(fds->fd[0]);
@@ -242,7 +212,7 @@ static void adopt_guard(struct segment *segment, struct wire_fds *fds) {
 
 /* It was sent again when it got control memory: what is new in the later message, whichever is read first. */
 static int adopt(struct segment *segment, struct carrier *carrier, const struct carried *carried, struct wire_fds *fds) {
-        unsigned next = store_own_fds(segment);
+        unsigned next = carried_own_fds(segment);
         bool news = segment->backing != WIRE_BACKING_SYSV && segment->custody.guard_fd < 0;
         int r = 0;
 
@@ -259,13 +229,8 @@ static int adopt(struct segment *segment, struct carrier *carrier, const struct 
                         break;
         }
         if (news)
-                store_adopt(carrier, segment);
+                carrier_adopt(carrier, segment);
         return r;
-}
-
-static bool fits(const struct segment *segment, const struct carried *carried, const struct wire_fds *fds) {
-        return segment && carried->control < 1u << SHMD_WIRE_CONTROL_PARTS &&
-               fds->count == store_own_fds(segment) + (unsigned) __builtin_popcountll(carried->control);
 }
 
 /* Huge pages are reserved without being counted; a file is its owner's to keep. */
@@ -285,7 +250,7 @@ static bool pins_memory(const struct wire_fds *fds) {
 }
 
 static int read_carrier(struct daemon *daemon, const struct kept_fd *kept) {
-        struct carrier *carrier = store_add_carrier(&daemon->store, kept->number);
+        struct carrier *carrier = carriers_add(&daemon->store.carriers, kept->number);
         struct carried carried;
         int zero = 0, r = 0;
         ssize_t n;
@@ -298,14 +263,14 @@ static int read_carrier(struct daemon *daemon, const struct kept_fd *kept) {
                 struct wire_fds fds = WIRE_FDS_INIT;
                 struct segment *segment;
 
-                n = peek(kept->fd, &carried, &fds);
+                n = carried_peek(kept->fd, &carried, &fds);
                 if (n <= 0) {
                         wire_fds_done(&fds);
                         return n == 0 || n == -EAGAIN ? 0 : (int) n;
                 }
                 carrier->entries++;
                 segment = n == sizeof(carried) ? registry_find_id(&daemon->registry, carried.id) : NULL;
-                if (fits(segment, &carried, &fds))
+                if (segment && carried_fits(segment, &carried, &fds))
                         r = adopt(segment, carrier, &carried, &fds);
                 else if (!segment)
                         carrier->rebuild |= pins_memory(&fds);

@@ -61,7 +61,7 @@ struct custody {
         RB_ENTRY(segment) by_watch;
         TAILQ_ENTRY(segment) retry_entry;
         TAILQ_ENTRY(segment) shared_order; /* in the order of last use: memfd.h */
-        struct carrier *carrier; /* which of them has the guard's description, or NULL: store.h */
+        struct carrier *carrier; /* which of them has the guard's description, or NULL: carrier.h */
         TAILQ_ENTRY(segment) carried;
         RB_ENTRY(segment) by_shmid;
         bool recorded; /* it is in the state log: store.h */
