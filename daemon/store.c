@@ -251,7 +251,8 @@ void store_purge(struct store *store) {
 }
 
 bool store_is_quiet(struct store *store) {
-        return !state_writer_is_compacting(&store->writer) && !carriers_are_to_rebuild(&store->carriers) && manager_is_idle(&store->manager);
+        return !state_writer_is_compacting(&store->writer) && !carriers_are_to_rebuild(&store->carriers) &&
+               manager_is_idle(&store->manager);
 }
 
 /* Their times stay as they are. */

@@ -38,7 +38,8 @@ struct store {
 int store_init(struct store *store, struct daemon *daemon);
 
 /*
- * Takes over what an earlier daemon has left, and becomes active if there is a service manager that keeps things. Waits for it. 0 or -errno, told.
+ * Takes over what an earlier daemon has left, and becomes active if there is a service manager that keeps things. Waits for it.
+ * 0 or -errno, told.
  */
 int store_start(struct store *store, struct handover *handover);
 

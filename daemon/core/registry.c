@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-#include "registry.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "registry_internal.h"
 #include "state.h"
 #include "status.h"
 #include "util.h"
@@ -33,15 +32,10 @@ static int segment_compare_linger(struct segment *a, struct segment *b) {
         return r != 0 ? r : compare_u64(a->id, b->id);
 }
 
-static int hold_compare(struct hold *a, struct hold *b) {
-        return compare_u64(a->segment->id, b->segment->id);
-}
-
 TREE_GENERATE(id_tree, segment, by_id, segment_compare_id)
 TREE_GENERATE(nameless_tree, segment, by_name, segment_compare_id)
 TREE_GENERATE(name_tree, segment, by_name, segment_compare_name)
 TREE_GENERATE(linger_tree, segment, by_linger, segment_compare_linger)
-TREE_GENERATE(hold_tree, hold, by_segment, hold_compare)
 
 void registry_init(struct registry *registry, struct quota *quota, uint64_t first_id) {
         *registry = (struct registry) { .quota = quota, .next_id = first_id, .next_key = 1 };
@@ -117,7 +111,7 @@ struct segment_times segment_times(const struct segment *segment) {
         };
 }
 
-static void keep_times(struct segment *segment) {
+void segment_keep_times(struct segment *segment) {
         if (segment->kept_times)
                 *segment->kept_times = segment_times(segment);
 }
@@ -146,12 +140,12 @@ struct segment *registry_take_idle(struct registry *registry) {
         return segment;
 }
 
-static void linger_stop(struct segment *segment) {
+void segment_linger_stop(struct segment *segment) {
         if (segment->linger_until_usec == 0)
                 return;
         RB_REMOVE(linger_tree, &segment->registry->lingering, segment);
         segment->linger_until_usec = 0;
-        keep_times(segment);
+        segment_keep_times(segment);
 }
 
 static void linger_start(struct segment *segment, uint64_t until_usec) {
@@ -159,7 +153,7 @@ static void linger_start(struct segment *segment, uint64_t until_usec) {
                 return;
         segment->linger_until_usec = MAX(until_usec, 1u);
         RB_INSERT(linger_tree, &segment->registry->lingering, segment);
-        keep_times(segment);
+        segment_keep_times(segment);
 }
 
 struct segment *registry_next_linger(struct registry *registry) {
@@ -173,7 +167,7 @@ static void expire(struct segment *segment, uint64_t now_usec) {
 }
 
 void registry_linger_over(struct segment *segment, uint64_t now_usec) {
-        linger_stop(segment);
+        segment_linger_stop(segment);
         expire(segment, now_usec);
 }
 
@@ -194,8 +188,7 @@ bool segment_heeds_creator(const struct segment *segment) {
         }
 }
 
-/* Whether the last holder's going has a consequence. */
-static bool idleness_matters(const struct segment *segment) {
+bool segment_idleness_matters(const struct segment *segment) {
         if (segment->state == WIRE_STATE_UNLINKED || segment->state == WIRE_STATE_UNPUBLISHED)
                 return true;
         if (segment->creator.client && segment_heeds_creator(segment))
@@ -203,136 +196,19 @@ static bool idleness_matters(const struct segment *segment) {
         return segment->lifetime == WIRE_LIFETIME_HOLDERS || segment->lifetime == WIRE_LIFETIME_LINGER;
 }
 
-/* To be called whenever something that kept a segment has ended. */
-static void consider_idle(struct segment *segment, uint64_t now_usec) {
+void segment_consider_idle(struct segment *segment, uint64_t now_usec) {
         /* Only its creator has it, and gives it up: it will never be published. */
         if (segment->state == WIRE_STATE_UNPUBLISHED && segment->attached == 0 && !segment->restored)
                 registry_unlink(segment, now_usec);
         if (segment->holders == 0 && segment->idle_usec == 0) {
                 segment->idle_usec = now_usec;
-                keep_times(segment);
+                segment_keep_times(segment);
         }
-        if (segment->attached == 0 && idleness_matters(segment))
+        if (segment->attached == 0 && segment_idleness_matters(segment))
                 registry_queue_idle(segment);
 }
 
 /* --- segments --- */
-
-void segment_free(struct segment *segment) {
-        if (!segment)
-                return;
-        charge_done(&segment->bytes);
-        charge_done(&segment->count);
-        charge_done(&segment->descriptor);
-        for (unsigned i = 0; i < SHMD_WIRE_CONTROL_PARTS; i++)
-                registry_refund_control(segment, i);
-        free(segment->name);
-        free(segment->labels);
-        free(segment);
-}
-
-/* A copy with a terminating zero, which is not counted. */
-static char *copy_bytes(const char *data, size_t size) {
-        char *copy = malloc(size + 1);
-
-        if (!copy)
-                return NULL;
-        memcpy(copy, data, size);
-        copy[size] = '\0';
-        return copy;
-}
-
-static int segment_new(struct registry *registry, const struct segment_plan *plan, struct segment **ret_segment) {
-        struct segment *segment = calloc(1, sizeof(*segment));
-
-        if (!segment)
-                return -ENOMEM;
-        segment->registry = registry;
-        segment->custody = (struct custody) CUSTODY_INIT;
-        segment->size = plan->size;
-        segment->maximum = plan->maximum;
-        segment->linger_usec = plan->linger_usec;
-        segment->lifetime = plan->lifetime;
-        segment->backing = plan->backing;
-        segment->page_shift = plan->page_shift;
-        segment->token = plan->token;
-        segment->posix = plan->posix;
-        segment->kept = plan->kept;
-        segment->resizable = plan->resizable;
-        segment->single_writer = plan->single_writer;
-        segment->state = WIRE_STATE_UNPUBLISHED;
-        segment->name_size = (uint16_t) plan->name_size;
-        segment->labels_size = (uint16_t) plan->labels_size;
-        segment->name = copy_bytes(plan->name, plan->name_size);
-        if (plan->labels_size > 0)
-                segment->labels = copy_bytes(plan->labels, plan->labels_size);
-        TAILQ_INIT(&segment->holds);
-
-        if (!segment->name || (plan->labels_size > 0 && !segment->labels)) {
-                segment_free(segment);
-                return -ENOMEM;
-        }
-        *ret_segment = segment;
-        return 0;
-}
-
-/* A file can be made larger than anybody can map; no sum of such sizes may overflow. Bytes. */
-static uint64_t chargeable(uint64_t size) {
-        return MIN(size, UINT64_C(1) << 47);
-}
-
-/* A file comes with two, one for each access: nobody could open it again through the other. */
-static uint64_t descriptors_of(const struct segment *segment) {
-        return segment->backing == WIRE_BACKING_FILE ? 2 : 1;
-}
-
-static int segment_charge(struct segment *segment, uid_t uid, struct shmd_wire_refusal *refusal) {
-        struct quota *quota = segment->registry->quota;
-        int r;
-
-        r = quota_charge(quota, uid, QUOTA_SEGMENTS, 1, &segment->count, refusal);
-        if (r != 0)
-                return r;
-        r = quota_charge(quota, uid, QUOTA_DESCRIPTORS, descriptors_of(segment), &segment->descriptor, refusal);
-        if (r != 0)
-                return r;
-        return quota_charge(quota, uid, QUOTA_BYTES, chargeable(segment->maximum), &segment->bytes, refusal);
-}
-
-int registry_charge_control(struct segment *segment, enum shmd_wire_control_part part, uint64_t bytes,
-                            struct shmd_wire_refusal *refusal) {
-        struct quota *quota = segment->registry->quota;
-        uid_t uid = segment->owner.uid;
-        int r;
-
-        if (segment->control[part].account)
-                return 0;
-        r = quota_charge(quota, uid, QUOTA_BYTES, bytes, &segment->control[part], refusal);
-        if (r == 0)
-                r = quota_charge(quota, uid, QUOTA_DESCRIPTORS, 1, &segment->control_descriptor[part], refusal);
-        if (r != 0)
-                registry_refund_control(segment, part);
-        return r;
-}
-
-void registry_refund_control(struct segment *segment, enum shmd_wire_control_part part) {
-        charge_done(&segment->control[part]);
-        charge_done(&segment->control_descriptor[part]);
-}
-
-/* All that the segment's owner is charged with for it. Gives how many. */
-static size_t charges_of(struct segment *segment, struct charge *(*ret_charges)[7]) {
-        struct charge *all[] = {
-                &segment->count,      &segment->descriptor, &segment->bytes,                 &segment->control[0],
-                &segment->control[1], &segment->control_descriptor[0], &segment->control_descriptor[1],
-        };
-        size_t n = 0;
-
-        for (size_t i = 0; i < ELEMENTSOF(all); i++)
-                if (all[i]->account)
-                        (*ret_charges)[n++] = all[i];
-        return n;
-}
 
 int registry_reserve(struct registry *registry, struct client *client, const struct segment_plan *plan, uint64_t now_usec,
                      struct segment **ret_segment, struct shmd_wire_refusal *refusal) {
@@ -401,9 +277,9 @@ void registry_unlink(struct segment *segment, uint64_t now_usec) {
                 insert_nameless(segment);
         }
         segment->state = WIRE_STATE_UNLINKED;
-        linger_stop(segment);
+        segment_linger_stop(segment);
         record(segment);
-        consider_idle(segment, now_usec);
+        segment_consider_idle(segment, now_usec);
         if (had_name)
                 observe(segment, WIRE_EVENT_UNLINKED);
 }
@@ -456,7 +332,7 @@ void registry_publish(struct segment *segment, uint64_t now_usec) {
         segment->had_name = true;
         RB_INSERT(name_tree, &segment->registry->names, segment);
         record(segment);
-        consider_idle(segment, now_usec);
+        segment_consider_idle(segment, now_usec);
         observe(segment, WIRE_EVENT_PUBLISHED);
 }
 
@@ -472,7 +348,7 @@ int registry_rename(struct segment *segment, const char *name, size_t size) {
                 return 0;
         if (other)
                 return SHMD_EXISTS;
-        copy = copy_bytes(name, size);
+        copy = segment_copy_bytes(name, size);
         if (!copy)
                 return -ENOMEM;
 
@@ -492,11 +368,11 @@ int registry_rename(struct segment *segment, const char *name, size_t size) {
 int registry_set_lifetime(struct segment *segment, enum wire_lifetime lifetime, uint64_t linger_usec, uint64_t now_usec) {
         if (lifetime == WIRE_LIFETIME_CREATOR && !segment->creator.client)
                 return SHMD_CREATOR_GONE;
-        linger_stop(segment);
+        segment_linger_stop(segment);
         segment->lifetime = lifetime;
         segment->linger_usec = linger_usec;
         record(segment);
-        consider_idle(segment, now_usec);
+        segment_consider_idle(segment, now_usec);
         return 0;
 }
 
@@ -517,38 +393,21 @@ void registry_set_frozen(struct segment *segment) {
 }
 
 int registry_set_owner(struct segment *segment, const struct ownership *owner, struct shmd_wire_refusal *refusal) {
-        struct charge *charges[7];
-        size_t count = charges_of(segment, &charges);
-        uid_t before = segment->owner.uid;
+        int r = segment_move_charges(segment, owner->uid, refusal);
 
-        for (size_t i = 0; i < count; i++) {
-                int r = charge_move(charges[i], owner->uid, refusal);
-
-                if (r == 0)
-                        continue;
-                /* They came from there, whatever the limit is now. */
-                while (i-- > 0)
-                        charge_force(charges[i], before, charges[i]->amount);
+        if (r != 0)
                 return r;
-        }
         segment->owner = *owner;
         record(segment);
         return 0;
 }
 
 void registry_refresh(struct segment *segment, const struct ownership *owner, uint64_t size) {
-        if (owner->uid != segment->owner.uid) {
-                struct charge *charges[7];
-                size_t count = charges_of(segment, &charges);
-
-                /* If there is no memory for the new owner's account, all stay where they are. */
-                charge_force(&segment->count, owner->uid, 1);
-                for (size_t i = 0; i < count; i++)
-                        charge_force(charges[i], segment->count.account->uid, charges[i]->amount);
-        }
+        if (owner->uid != segment->owner.uid)
+                segment_force_charges(segment, owner->uid);
         if (segment->posix && size != segment->size) {
                 segment->registry->bytes -= segment->bytes.amount;
-                charge_force(&segment->bytes, segment->bytes.account->uid, chargeable(size));
+                segment_force_bytes(segment, size);
                 segment->registry->bytes += segment->bytes.amount;
                 segment->size = segment->maximum = size;
         }
@@ -556,171 +415,15 @@ void registry_refresh(struct segment *segment, const struct ownership *owner, ui
         segment->owner.uid = segment->bytes.account->uid;
 }
 
-/* --- holds --- */
-
-static void hold_free(struct hold *hold) {
-        struct segment *segment = hold->segment;
-
-        RB_REMOVE(hold_tree, &hold->client->holds, hold);
-        TAILQ_REMOVE(&segment->holds, hold, by_age);
-        segment->holders--;
-        segment->registry->holds--;
-        charge_done(&hold->charge);
-        free(hold);
-}
-
-static bool hold_is_attached(const struct hold *hold) {
-        return hold->attached[0] > 0 || hold->attached[1] > 0;
-}
-
-static bool hold_is_empty(const struct hold *hold) {
-        return !hold_is_attached(hold) && hold->detached[0] == 0 && hold->detached[1] == 0;
-}
-
-static struct hold *hold_find(struct client *client, struct segment *segment) {
-        struct hold key = { .segment = segment };
-
-        return RB_FIND(hold_tree, &client->holds, &key);
-}
-
-bool client_holds(struct client *client, struct segment *segment, enum shmd_access access) {
-        const struct hold *hold = hold_find(client, segment);
-
-        if (!hold)
-                return false;
-        if (hold->attached[SHMD_ACCESS_WRITE] > 0 || hold->detached[SHMD_ACCESS_WRITE] > 0)
-                return true;
-        return access == SHMD_ACCESS_READ && !hold_is_empty(hold);
-}
-
-static int hold_new(struct client *client, struct segment *segment, struct hold **ret_hold, struct shmd_wire_refusal *refusal) {
-        struct hold *hold = calloc(1, sizeof(*hold));
-        int r;
-
-        if (!hold)
-                return -ENOMEM;
-        hold->segment = segment;
-        hold->client = client;
-        r = quota_charge(client->registry->quota, client->credentials->uid, QUOTA_HOLDS, 1, &hold->charge, refusal);
-        if (r != 0) {
-                free(hold);
-                return r;
-        }
-        RB_INSERT(hold_tree, &client->holds, hold);
-        *ret_hold = hold;
-        return 0;
-}
-
-int hold_reserve(struct client *client, struct segment *segment, struct hold **ret_hold, struct shmd_wire_refusal *refusal) {
-        struct hold *hold = hold_find(client, segment);
-
-        if (!hold) {
-                int r = hold_new(client, segment, &hold, refusal);
-
-                if (r != 0)
-                        return r;
-        }
-        hold->reserved++;
-        *ret_hold = hold;
-        return 0;
-}
-
-/* The first open that a hold counts makes it visible. */
-static void hold_show(struct hold *hold, uint64_t now_usec) {
-        struct segment *segment = hold->segment;
-        struct registry *registry = segment->registry;
-
-        hold->key = registry->next_key++;
-        hold->since_usec = now_usec;
-        TAILQ_INSERT_TAIL(&segment->holds, hold, by_age);
-        segment->holders++;
-        registry->holds++;
-}
-
-void hold_commit(struct hold *hold, enum shmd_access access, bool detached, uint64_t now_usec) {
-        struct segment *segment = hold->segment;
-
-        hold->reserved--;
-        if (hold_is_empty(hold))
-                hold_show(hold, now_usec);
-        if (detached)
-                hold->detached[access]++;
-        else {
-                if (!hold_is_attached(hold))
-                        segment->attached++;
-                hold->attached[access]++;
-        }
-        segment->handed_out = true;
-        /* Another process that has it, its creator's child for one, may come back first, and go again: it is still its creator's. */
-        if (segment->state != WIRE_STATE_UNPUBLISHED || hold->client == segment->creator.client)
-                segment->restored = false;
-        segment->opens++;
-        segment->idle_usec = 0;
-        segment->opened_usec = now_usec;
-        linger_stop(segment);
-        keep_times(segment);
-        /* A detached open is the kernel's to account for from its first moment. */
-        consider_idle(segment, now_usec);
-}
-
-void hold_abort(struct hold *hold) {
-        if (!hold)
-                return;
-        hold->reserved--;
-        if (hold->reserved > 0 || !hold_is_empty(hold))
-                return;
-        RB_REMOVE(hold_tree, &hold->client->holds, hold);
-        charge_done(&hold->charge);
-        free(hold);
-}
-
-static void hold_end(struct hold *hold, uint64_t now_usec) {
-        struct segment *segment = hold->segment;
-
-        if (hold_is_attached(hold))
-                segment->attached--;
-        hold_free(hold);
-        consider_idle(segment, now_usec);
-}
-
-int hold_release(struct client *client, uint64_t id, enum shmd_access access, uint64_t now_usec) {
-        struct segment *segment = registry_find_id(client->registry, id);
-        struct hold *hold = segment ? hold_find(client, segment) : NULL;
-
-        if (!hold || hold->attached[access] == 0)
-                return SHMD_NOT_HELD;
-
-        hold->attached[access]--;
-        if (hold_is_attached(hold))
-                return 0;
-        segment->attached--;
-        if (hold_is_empty(hold))
-                hold_free(hold);
-        consider_idle(segment, now_usec);
-        return 0;
-}
-
-/* Ends what only the kernel accounted for. */
-static void forget_detached(struct segment *segment) {
-        struct hold *hold, *next;
-
-        for (hold = TAILQ_FIRST(&segment->holds); hold; hold = next) {
-                next = TAILQ_NEXT(hold, by_age);
-                hold->detached[0] = hold->detached[1] = 0;
-                if (hold_is_empty(hold))
-                        hold_free(hold);
-        }
-}
-
 enum settled registry_settle(struct segment *segment, uint64_t monotonic_usec, uint64_t now_usec) {
         if (segment->attached > 0)
                 return SETTLED_KEEP; /* opened again meanwhile */
 
-        forget_detached(segment);
+        segment_forget_detached(segment);
         segment->handed_out = false;
         if (segment->idle_usec == 0)
                 segment->idle_usec = now_usec;
-        keep_times(segment);
+        segment_keep_times(segment);
 
         /* Unpublished, and its creator has not kept it over the daemon's end: it will never be published. */
         if (segment->state != WIRE_STATE_UNLINKED && segment->state != WIRE_STATE_UNPUBLISHED) {
@@ -740,28 +443,6 @@ enum settled registry_settle(struct segment *segment, uint64_t monotonic_usec, u
 }
 
 /* --- those of an earlier daemon --- */
-
-static int charge_facts(struct segment *segment, uid_t uid) {
-        struct quota *quota = segment->registry->quota;
-
-        if (quota_charge_fact(quota, uid, QUOTA_SEGMENTS, 1, &segment->count) < 0 ||
-            quota_charge_fact(quota, uid, QUOTA_DESCRIPTORS, descriptors_of(segment), &segment->descriptor) < 0 ||
-            quota_charge_fact(quota, uid, QUOTA_BYTES, chargeable(segment->maximum), &segment->bytes) < 0)
-                return -ENOMEM;
-        return 0;
-}
-
-int registry_force_control(struct segment *segment, enum shmd_wire_control_part part, uint64_t bytes) {
-        struct quota *quota = segment->registry->quota;
-        uid_t uid = segment->owner.uid;
-
-        if (quota_charge_fact(quota, uid, QUOTA_BYTES, bytes, &segment->control[part]) < 0 ||
-            quota_charge_fact(quota, uid, QUOTA_DESCRIPTORS, 1, &segment->control_descriptor[part]) < 0) {
-                registry_refund_control(segment, part);
-                return -ENOMEM;
-        }
-        return 0;
-}
 
 static bool is_taken(struct registry *registry, const struct state_segment *state) {
         bool named = state->state == WIRE_STATE_PUBLISHED || state->state == WIRE_STATE_FROZEN;
@@ -795,7 +476,7 @@ int registry_restore(struct registry *registry, const struct state_segment *stat
         r = segment_new(registry, &state->plan, &segment);
         if (r != 0)
                 return r;
-        r = charge_facts(segment, state->owner.uid);
+        r = segment_charge_facts(segment, state->owner.uid);
         if (r != 0) {
                 segment_free(segment);
                 return r;
@@ -816,7 +497,7 @@ int registry_restore(struct registry *registry, const struct state_segment *stat
         insert_restored(segment);
         if (state->times.linger_until_usec != 0 && segment_has_name(segment))
                 linger_start(segment, state->times.linger_until_usec);
-        consider_idle(segment, now_usec);
+        segment_consider_idle(segment, now_usec);
         *ret_segment = segment;
         return 0;
 }
@@ -841,13 +522,8 @@ struct segment *registry_first(struct registry *registry) {
 
 void registry_remove(struct segment *segment) {
         struct registry *registry = segment->registry;
-        struct hold *hold;
 
-        while ((hold = TAILQ_FIRST(&segment->holds))) {
-                if (hold_is_attached(hold))
-                        segment->attached--;
-                hold_free(hold);
-        }
+        segment_end_holds(segment);
         registry_unlink(segment, 0);
         unqueue_idle(segment);
         RB_REMOVE(id_tree, &registry->ids, segment);
@@ -878,67 +554,7 @@ bool client_reap(struct client *client, unsigned budget, uint64_t now_usec) {
                 if (segment->lifetime == WIRE_LIFETIME_CREATOR || segment->state == WIRE_STATE_UNPUBLISHED)
                         expire(segment, now_usec);
                 else if (segment_heeds_creator(segment) || segment->sysv.registered)
-                        consider_idle(segment, now_usec);
+                        segment_consider_idle(segment, now_usec);
         }
         return RB_EMPTY(&client->holds) && TAILQ_EMPTY(&client->created);
-}
-
-/* --- invariants --- */
-
-static void require(bool condition) {
-        if (!condition)
-                abort();
-}
-
-static void check_segment(struct segment *segment) {
-        struct segment *named = registry_find_name(segment->registry, segment->name, segment->name_size);
-        uint32_t holders = 0, attached = 0;
-        uint64_t key = 0;
-        struct hold *hold;
-
-        TAILQ_FOREACH(hold, &segment->holds, by_age) {
-                require(hold->segment == segment && hold->key > key && !hold_is_empty(hold));
-                require(hold_find(hold->client, segment) == hold && hold->charge.amount == 1);
-                key = hold->key;
-                holders++;
-                attached += hold_is_attached(hold);
-        }
-        require(holders == segment->holders && attached == segment->attached);
-        require((named == segment) == segment_has_name(segment));
-        require(segment_has_name(segment) || RB_FIND(nameless_tree, &segment->registry->nameless, segment) == segment);
-        require(segment->state != WIRE_STATE_UNPUBLISHED || segment->restored ||
-                (segment->creator.client && segment->attached > 0));
-        require(!segment->restored || segment->holders == 0 || segment->state == WIRE_STATE_UNPUBLISHED);
-        require(segment->size <= segment->maximum);
-        require(segment->bytes.amount == chargeable(segment->maximum) && segment->bytes.account->uid == segment->owner.uid);
-        require(segment->count.amount == 1 && segment->count.account->uid == segment->owner.uid);
-        require(segment->descriptor.amount == descriptors_of(segment));
-        require(segment->descriptor.account->uid == segment->owner.uid);
-        for (unsigned i = 0; i < SHMD_WIRE_CONTROL_PARTS; i++) {
-                const struct account *account = segment->control[i].account;
-
-                require(account == segment->control_descriptor[i].account);
-                require(!account || account->uid == segment->owner.uid);
-        }
-        require(segment->holders == 0 || segment->handed_out);
-        require((segment->idle_usec == 0) == (segment->holders > 0) || !segment->handed_out);
-        /* Nothing is lost from sight: what has to go is queued, watched or waited for. */
-        require(segment->attached > 0 || !idleness_matters(segment) || segment->idle_queued ||
-                segment->linger_until_usec != 0 || segment->custody.watch >= 0);
-}
-
-void registry_check(struct registry *registry) {
-        uint64_t segments = 0, nameless = 0, bytes = 0, holds = 0;
-        struct segment *segment;
-
-        RB_FOREACH(segment, id_tree, &registry->ids) {
-                require(segment->id < registry->next_id);
-                check_segment(segment);
-                segments++;
-                nameless += !segment_has_name(segment);
-                bytes += segment->bytes.amount;
-                holds += segment->holders;
-        }
-        require(segments == registry->segments && nameless == registry->nameless_count);
-        require(bytes == registry->bytes && holds == registry->holds);
 }

@@ -265,9 +265,9 @@ void registry_refund_control(struct segment *segment, enum shmd_wire_control_par
 void registry_unlink(struct segment *segment, uint64_t now_usec);
 
 /*
- * Whether the client may publish these segments together, at most SHMD_DESCRIPTORS_MAX: they are its own and unpublished, no name comes twice, and each name is
- * free, or with replace its segment is the client's to unlink. 0, SHMD_NOT_FOUND, SHMD_INVALID, SHMD_EXISTS or SHMD_NOT_OWNER, with
- * the index of the first that it may not in refusal->item.
+ * Whether the client may publish these segments together, at most SHMD_DESCRIPTORS_MAX: they are its own and unpublished, no name
+ * comes twice, and each name is free, or with replace its segment is the client's to unlink. 0, SHMD_NOT_FOUND, SHMD_INVALID,
+ * SHMD_EXISTS or SHMD_NOT_OWNER, with the index of the first that it may not in refusal->item.
  */
 int registry_may_publish(struct client *client, const uint64_t *ids, size_t count, bool replace, struct shmd_wire_refusal *refusal);
 /* Publishes one of them; it can't fail. A segment that had the name is unlinked in the same step. */
