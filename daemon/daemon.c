@@ -286,8 +286,13 @@ static int set_up_signals(void) {
         /* Whoever started us may have blocked some: sigprocmask(2), it is inherited. */
         sigemptyset(&none);
         (void) sigprocmask(SIG_SETMASK, &none, NULL);
-        /* SIGPIPE: clients go away. SIGIO: a lease that breaks in the moment of asking: fcntl(2), F_SETLEASE. */
-        return signal(SIGPIPE, SIG_IGN) == SIG_ERR || signal(SIGIO, SIG_IGN) == SIG_ERR ? negative_errno() : 0;
+        /*
+         * SIGPIPE: clients go away. SIGIO: a lease that breaks in the moment of asking: fcntl(2), F_SETLEASE. SIGXFSZ: a memfd that
+         * becomes larger than files may be is an error of who asked for it: setrlimit(2), RLIMIT_FSIZE.
+         */
+        return signal(SIGPIPE, SIG_IGN) == SIG_ERR || signal(SIGIO, SIG_IGN) == SIG_ERR || signal(SIGXFSZ, SIG_IGN) == SIG_ERR
+                       ? negative_errno()
+                       : 0;
 }
 
 static int fail(const char *what, int r) {

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "daemon.h"
 #include "name.h"
@@ -272,6 +273,13 @@ static int open_existing(struct op_context *context, const struct shmd_wire_crea
         return opening_prepare_open(context, segment, body->flags & OPEN_FLAGS, ret_opening);
 }
 
+/* Files may be only so large in this process, if somebody said so. Bytes. */
+static uint64_t file_size_limit(void) {
+        struct rlimit limit;
+
+        return getrlimit(RLIMIT_FSIZE, &limit) < 0 ? SIZE_MAX_BYTES : MIN((uint64_t) limit.rlim_cur, SIZE_MAX_BYTES);
+}
+
 static int build_memory(struct op_context *context, struct opening *opening, int *files) {
         struct memfd *memfd = &context->daemon->memfd;
         bool write = opening->flags & SHMD_WIRE_WRITE;
@@ -286,6 +294,8 @@ static int build_memory(struct op_context *context, struct opening *opening, int
                 opening->fd_owned = true;
         if (r == -EINVAL)
                 return SHMD_TOO_LARGE;
+        if (r == -EFBIG)
+                return refuse_size(context, opening->segment->maximum, file_size_limit(), SHMD_LIMIT_SIZE);
         if (r == SHMD_NO_HUGE_PAGES) {
                 context->refusal.limit = SHMD_LIMIT_HUGE_PAGES;
                 context->refusal.requested = opening->segment->maximum >> opening->segment->page_shift;

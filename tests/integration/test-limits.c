@@ -747,6 +747,32 @@ START_TEST(test_administrators) {
 }
 END_TEST
 
+/* --- of the daemon's process --- */
+
+#define FILE_SIZE_LIMIT (UINT64_C(4) << 20)
+
+static void limit_file_size(void *userdata) {
+        (void) userdata;
+        if (setrlimit(RLIMIT_FSIZE, &(struct rlimit) { FILE_SIZE_LIMIT, FILE_SIZE_LIMIT }) < 0)
+                _exit(125);
+}
+
+/* The kernel would end a daemon that makes a larger file: with SIGXFSZ. */
+START_TEST(test_file_size) {
+        struct shmd *connection = NULL;
+        struct shmd_segment *segment = NULL;
+
+        daemon_start(&the_daemon, &(struct daemon_options) { .prepare = limit_file_size });
+        ASSERT_OK(NULL, shmd_connect(the_daemon.socket, &connection));
+        ck_assert_int_eq(shmd_create(connection, "large", FILE_SIZE_LIMIT + 1, SHMD_READ_WRITE, NULL, &segment), -EFBIG);
+        ck_assert_ptr_nonnull(strstr(shmd_error_message(connection), "at most 4 MiB"));
+        ASSERT_OK(connection, shmd_create(connection, "fits", FILE_SIZE_LIMIT, SHMD_READ_WRITE, NULL, &segment));
+        shmd_close(segment);
+        shmd_disconnect(connection);
+        daemon_stop(&the_daemon);
+}
+END_TEST
+
 /* --- descriptors that nobody receives, and a daemon without privileges --- */
 
 #define FEW_DESCRIPTORS 512
@@ -858,6 +884,7 @@ int main(void) {
         tcase_add_test(tests, test_holds);
         tcase_add_test(tests, test_connections);
         tcase_add_test(tests, test_watches);
+        tcase_add_test(tests, test_file_size);
 
         tests = test_case(suite, "others", NULL, NULL);
         tcase_add_test(tests, test_death_and_others);
