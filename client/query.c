@@ -388,6 +388,8 @@ static void status_read(const struct shmd_wire_status_reply *wire, struct shmd_s
         ret_status->serving_usec = wire->serving_usec;
         ret_status->store = wire->store;
         ret_status->store_entries = wire->store_entries;
+        ret_status->store_failing_usec = wire->store_failing_usec;
+        ret_status->store_failure = wire->store_failure;
         memcpy(ret_status->version, wire->version, strnlen(wire->version, sizeof(ret_status->version) - 1));
 }
 

@@ -660,7 +660,16 @@ struct shmd_status {
         uint32_t store;        /* 1: a service manager keeps the segments for the next daemon */
         uint32_t store_entries; /* so many descriptors it keeps for that */
         uint64_t watchdog_usec; /* of silence after which a service manager restarts the daemon; 0: none watches it */
-        uint64_t reserved[12];
+        uint64_t store_failing_usec; /* since when not all is kept for the next daemon; 0: it is, or there is no store */
+        uint32_t store_failure;      /* why */
+        uint32_t padding;
+        uint64_t reserved[10];
+};
+
+enum shmd_store_failure {
+        SHMD_STORE_FAILURE_NONE = 0,
+        SHMD_STORE_FAILURE_LOG = 1,     /* the log of the segments' records can not grow */
+        SHMD_STORE_FAILURE_MANAGER = 2, /* the service manager does not keep, or not take, what it is given */
 };
 int shmd_status(struct shmd *connection, struct shmd_status *ret_status);
 

@@ -98,23 +98,22 @@ void carrier_adopt(struct carrier *carrier, struct segment *segment) {
  * The manager did not take it, or has let go of it: what is in it is lost with this daemon. So it is put in another, and
  * again, if that is lost as well.
  */
-static void carrier_lose(struct carrier *carrier) {
+static void carrier_lose(struct carrier *carrier, int error) {
         struct carriers *carriers = carrier->carriers;
 
-        store_tell_failing(&carriers->daemon->store, "have descriptors kept by the service manager", -EPIPE);
+        store_fails(&carriers->daemon->store, WIRE_STORE_FAILURE_MANAGER, error);
+        carrier->lost = true;
+        carrier->rebuild = true;
         carrier_close(carrier);
         if (carrier == carriers->spare)
                 carrier_free(TAKE_PTR(carriers->spare));
-        else {
-                carrier->rebuild = true;
-                (void) evtimer_add(carriers->rebuild_event, &patience);
-        }
+        (void) evtimer_add(carriers->rebuild_event, &patience);
 }
 
 static void on_carrier_lost(evutil_socket_t fd, short what, void *userdata) {
         (void) fd;
         (void) what;
-        carrier_lose(userdata);
+        carrier_lose(userdata, -EPIPE);
 }
 
 /* Nobody writes to this end: it is readable when the other one has gone. Without memory for that it is found out when it is used. */
@@ -124,6 +123,48 @@ static void carrier_watch(struct carrier *carrier) {
                 (void) event_add(carrier->event, NULL);
 }
 
+static struct carrier *find(struct carriers *carriers, uint64_t number) {
+        struct carrier *carrier;
+
+        TAILQ_FOREACH(carrier, &carriers->list, entry)
+                if (carrier->number == number)
+                        return carrier;
+        return NULL;
+}
+
+/* All that is carried is kept. */
+static void consider_recovered(struct carriers *carriers) {
+        const struct carrier *carrier;
+
+        if (!carriers->current || !carriers->current->kept)
+                return;
+        TAILQ_FOREACH(carrier, &carriers->list, entry)
+                if (carrier->lost)
+                        return;
+        store_recovers(&carriers->daemon->store, WIRE_STORE_FAILURE_MANAGER);
+}
+
+/* A manager that keeps nothing closes what it gets: so the other end tells. */
+static bool manager_keeps(const struct carrier *carrier) {
+        struct pollfd poll_fd = { .fd = carrier->fd };
+
+        return poll(&poll_fd, 1, 0) == 0;
+}
+
+static void on_confirmed(struct daemon *daemon, uint64_t number, int result) {
+        struct carriers *carriers = &daemon->store.carriers;
+        struct carrier *carrier = find(carriers, number);
+
+        if (!carrier || carrier->lost)
+                return;
+        if (result < 0 || !manager_keeps(carrier)) {
+                carrier_lose(carrier, result < 0 ? result : -EPIPE);
+                return;
+        }
+        carrier->told = carrier->kept = true;
+        consider_recovered(carriers);
+}
+
 static int carrier_new_kept(struct carriers *carriers, struct carrier **ret_carrier) {
         struct carrier *carrier;
         int fd, r;
@@ -131,19 +172,19 @@ static int carrier_new_kept(struct carriers *carriers, struct carrier **ret_carr
         r = carrier_new_pair(carriers, &carrier, &fd);
         if (r < 0)
                 return r;
-        r = manager_keep(carriers->manager, "carrier", carrier->number, fd, NULL);
+        r = manager_keep(carriers->manager, "carrier", carrier->number, fd, on_confirmed, &carrier->told);
         if (r < 0) {
                 carrier_free(carrier);
                 return r;
         }
-        carrier->told_when = carriers->manager->to_tell;
         carrier_watch(carrier);
         *ret_carrier = carrier;
         return 0;
 }
 
 static void carrier_drop(struct carrier *carrier) {
-        manager_drop(carrier->carriers->manager, "carrier", carrier->number);
+        if (!carrier->lost)
+                manager_drop(carrier->carriers->manager, "carrier", carrier->number);
         carrier_free(carrier);
 }
 
@@ -174,15 +215,6 @@ void carrier_release(struct segment *segment, bool pinned) {
         consider_rebuilding(carrier);
 }
 
-static struct carrier *find(struct carriers *carriers, uint64_t number) {
-        struct carrier *carrier;
-
-        TAILQ_FOREACH(carrier, &carriers->list, entry)
-                if (carrier->number == number)
-                        return carrier;
-        return NULL;
-}
-
 void carriers_pin(struct carriers *carriers, uint64_t number) {
         struct carrier *carrier = find(carriers, number);
 
@@ -194,11 +226,7 @@ void carriers_pin(struct carriers *carriers, uint64_t number) {
 
 /* --- putting segments in --- */
 
-/*
- * Nothing more is put in the current one, which is dropped if nothing lives in it. What is put in a carrier that the manager has not
- * been told of would be lost with the daemon. Mostly it was told long ago; in a burst of creations the other thread may not have had
- * its turn yet. A manager that does not read is not waited for without end.
- */
+/* Nothing more is put in the current one, which is dropped if nothing lives in it. */
 static int rotate(struct carriers *carriers) {
         struct carrier *former = carriers->current;
         int r;
@@ -208,7 +236,8 @@ static int rotate(struct carriers *carriers) {
                 if (r < 0)
                         return r;
         }
-        manager_await(carriers->manager, carriers->spare->told_when);
+        if (!carriers->spare->told)
+                store_fails(&carriers->daemon->store, WIRE_STORE_FAILURE_MANAGER, -EAGAIN);
         carriers->current = TAKE_PTR(carriers->spare);
         /* Its sending end stays open: so it is noticed if the manager lets go of it later. */
         if (former)
@@ -217,23 +246,35 @@ static int rotate(struct carriers *carriers) {
 }
 
 static bool current_is_lost(const struct carriers *carriers) {
-        return carriers->current->fd < 0;
+        return carriers->current->lost;
+}
+
+/* Rather in a carrier that is longer than it should be than in one that the manager may never hear of. */
+static bool current_is_full(const struct carriers *carriers) {
+        return carriers->current->entries >= CARRIER_MAX && (!carriers->spare || carriers->spare->told);
 }
 
 static int send_to_current(struct carriers *carriers, const struct segment *segment) {
         struct carrier *current = carriers->current;
         int r;
 
-        if (current_is_lost(carriers) || current->entries >= CARRIER_MAX)
+        if (current_is_lost(carriers) || current_is_full(carriers))
                 return -EAGAIN;
         r = carried_send(current->fd, segment);
         if (r == -EPIPE || r == -ECONNRESET) {
-                carrier_lose(current);
+                carrier_lose(current, r);
                 return -EAGAIN;
         }
         if (r == 0)
                 current->entries++;
         return r;
+}
+
+/* If it can't be made, or is lost, then it is when there is need for it, or later: a manager that is full is not asked all the time. */
+static void provide_spare(struct carriers *carriers) {
+        if (!carriers->spare && !current_is_lost(carriers) && carriers->current->entries * 2 > CARRIER_MAX &&
+            !evtimer_pending(carriers->rebuild_event, NULL))
+                (void) carrier_new_kept(carriers, &carriers->spare);
 }
 
 static int put(struct carriers *carriers, struct segment *segment) {
@@ -251,8 +292,7 @@ static int put(struct carriers *carriers, struct segment *segment) {
         if (r < 0)
                 return r == -ETOOMANYREFS ? -EMFILE : r;
         carrier_adopt(carriers->current, segment);
-        if (!carriers->spare && carriers->current->entries * 2 > CARRIER_MAX)
-                (void) carrier_new_kept(carriers, &carriers->spare); /* if not, then when it is needed */
+        provide_spare(carriers);
         return 0;
 }
 
@@ -307,13 +347,18 @@ static bool rebuild_step(struct carriers *carriers) {
                 r = put(carriers, segment);
         if (r < 0)
                 return rebuild_failed(carriers, r);
-        if (TAILQ_EMPTY(&carrier->segments))
+        if (TAILQ_EMPTY(&carrier->segments)) {
                 carrier_drop(carrier);
+                consider_recovered(carriers);
+        }
         return carriers_are_to_rebuild(carriers);
 }
 
 bool carriers_settle(struct carriers *carriers) {
-        return !evtimer_pending(carriers->rebuild_event, NULL) && rebuild_step(carriers);
+        if (evtimer_pending(carriers->rebuild_event, NULL))
+                return false;
+        provide_spare(carriers);
+        return rebuild_step(carriers);
 }
 
 static void on_rebuild(evutil_socket_t fd, short what, void *userdata) {
@@ -354,13 +399,6 @@ struct carrier *carriers_add(struct carriers *carriers, uint64_t number) {
         return carrier ? carrier : carrier_new(carriers, number, -EBADF);
 }
 
-/* A manager that keeps nothing closes what it gets: so the other end tells. */
-static bool manager_keeps(const struct carrier *carrier) {
-        struct pollfd poll_fd = { .fd = carrier->fd };
-
-        return poll(&poll_fd, 1, 0) == 0;
-}
-
 int carriers_begin(struct carriers *carriers, uint64_t timeout_usec, bool must) {
         int fd, r;
 
@@ -373,9 +411,10 @@ int carriers_begin(struct carriers *carriers, uint64_t timeout_usec, bool must) 
                 r = handover_wait(timeout_usec);
         if (r < 0)
                 log_warning("the service manager does not answer: %s", strerror(-r));
-        if (r == 0 && manager_keeps(carriers->current))
+        if (r == 0 && manager_keeps(carriers->current)) {
+                carriers->current->told = carriers->current->kept = true;
                 carrier_watch(carriers->current);
-        else
+        } else
                 carrier_free(TAKE_PTR(carriers->current));
         return must ? r : 0;
 }

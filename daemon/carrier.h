@@ -8,7 +8,8 @@
  * carrier that is half dead, or pins memory that can't be punched out, is rebuilt: its living segments are put in another, and the
  * manager is told to drop it.
  *
- * A carrier counts once the manager has it: so there is a spare one that it has already before the current one is full.
+ * A carrier counts once the manager is told of it: so there is a spare one before the current one is full. Where the manager reads
+ * nothing for so long that the current one has no room at all, segments go to one that it is yet to be told of: the store fails.
  *
  * Owns the carriers, their sending ends, and each segment's custody.carrier. Each segment that is carried is in one of them, the one
  * that was last to get it.
@@ -33,8 +34,10 @@ struct carrier {
         uint64_t number;
         unsigned entries; /* living or dead */
         unsigned live;
-        unsigned told_when; /* the manager knows of it once it was sent so many messages */
         int fd;       /* the sending end, or -EBADF */
+        bool told;    /* it is on its way to the manager, whatever becomes of the daemon */
+        bool kept;    /* the manager has it */
+        bool lost;    /* the manager has not taken it, or let go of it: what is in it is kept by nobody */
         bool rebuild; /* what lives in it is to move */
 };
 

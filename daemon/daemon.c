@@ -371,7 +371,7 @@ static int daemon_init(struct daemon *daemon, const struct options *options) {
                 .started_usec = now_realtime_usec(),
                 .started_monotonic_usec = now_monotonic_usec(),
                 .descriptors_max = raise_descriptor_limit(),
-                .notify.fd = -EBADF,
+                .notify.socket = NOTIFY_SOCKET_INIT,
                 .generation.fd = -EBADF,
                 .generation.keep_fd = -EBADF,
                 .store = STORE_INIT,

@@ -9,6 +9,7 @@
 #include <systemd/sd-daemon.h>
 
 #include "log.h"
+#include "notify_socket.h"
 #include "util.h"
 
 /* --- in --- */
@@ -117,12 +118,30 @@ static int no_manager(int r) {
         return r > 0 ? 0 : r == 0 ? -ENOTCONN : r;
 }
 
-/* FDPOLL=0: the manager is not to look after it; it would drop a pair whose other end has gone. */
-int handover_keep(const char *name, int fd) {
+struct keep_message {
         char text[128];
+};
 
-        (void) snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s\nFDPOLL=0", name);
-        return no_manager(sd_pid_notify_with_fds(0, 0, text, &fd, 1));
+/* FDPOLL=0: the manager is not to look after it; it would drop a pair whose other end has gone. */
+static struct keep_message keep_message(const char *name) {
+        struct keep_message message;
+
+        (void) snprintf(message.text, sizeof(message.text), "FDSTORE=1\nFDNAME=%s\nFDPOLL=0", name);
+        return message;
+}
+
+int handover_keep(const char *name, int fd) {
+        return no_manager(sd_pid_notify_with_fds(0, 0, keep_message(name).text, &fd, 1));
+}
+
+int handover_try_to_keep(const char *name, int fd) {
+        struct notify_socket notify_socket;
+        int r;
+
+        notify_socket_open(&notify_socket);
+        r = notify_socket_send(&notify_socket, keep_message(name).text, fd);
+        notify_socket_close(&notify_socket);
+        return r;
 }
 
 int handover_unkeep(const char *name) {

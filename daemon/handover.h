@@ -49,6 +49,8 @@ bool handover_is_possible(void);
 /* Whether the service manager keeps what it has when the daemon ends and is not restarted: since systemd 254, FileDescriptorStorePreserve=. */
 bool handover_outlives_end(void);
 
+/* Does not wait: -EAGAIN, or any other failure, and it was not told. */
+int handover_try_to_keep(const char *name, int fd);
 /* Each may wait for the service manager, and so is not for the event loop, but at its beginning and end. 0 or -errno. */
 int handover_keep(const char *name, int fd);
 int handover_unkeep(const char *name);

@@ -4,7 +4,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "daemon.h"
 #include "handover.h"
@@ -15,8 +14,9 @@ struct manager_job {
         struct job job;
         struct manager *manager;
         struct kept_name name;
-        manager_confirm_function confirm; /* or NULL */
-        int fd;                    /* to be kept; or -EBADF: to be dropped */
+        uint64_t number;
+        manager_confirm_function confirm; /* or NULL: it is to be dropped */
+        int fd;                           /* to be kept; or -EBADF: that was told already */
         int result;
 };
 
@@ -29,12 +29,15 @@ struct kept_name kept_name(const char *kind, uint64_t number) {
 
 static void run(struct job *base) {
         struct manager_job *job = (struct manager_job *) base;
-        struct manager *manager = job->manager;
 
-        job->result = job->fd < 0 ? handover_unkeep(job->name.name) : handover_keep(job->name.name, job->fd);
-        atomic_fetch_add_explicit(&manager->told, 1, memory_order_release);
+        if (!job->confirm) {
+                job->result = handover_unkeep(job->name.name);
+                return;
+        }
+        if (job->fd >= 0)
+                job->result = handover_keep(job->name.name, job->fd);
         job->fd = close_fd(job->fd);
-        if (job->confirm && job->result == 0)
+        if (job->result == 0)
                 job->result = handover_wait(UINT64_MAX);
 }
 
@@ -42,50 +45,51 @@ static void done(struct job *base) {
         struct manager_job *job = (struct manager_job *) base;
         struct daemon *daemon = job->manager->daemon;
 
-        if (job->result < 0)
-                log_error("the service manager does not take %s: %s", job->name.name, strerror(-job->result));
         if (job->confirm)
-                job->confirm(daemon, job->result);
+                job->confirm(daemon, job->number, job->result);
+        else if (job->result < 0)
+                log_warning("the service manager cannot be told to drop %s: %s", job->name.name, strerror(-job->result));
         free(job);
         /* To go on with what waited for it; which may have been the daemon's idle end. */
         daemon_settle_later(daemon);
 }
 
-static int tell(struct manager *manager, const char *kind, uint64_t number, int fd, manager_confirm_function confirm) {
+static struct manager_job *job_new(struct manager *manager, const char *kind, uint64_t number, manager_confirm_function confirm) {
         struct manager_job *job = calloc(1, sizeof(*job));
 
         if (!job)
-                return -ENOMEM;
+                return NULL;
         *job = (struct manager_job) {
                 .job = { .run = run, .done = done },
                 .manager = manager,
                 .name = kept_name(kind, number),
+                .number = number,
                 .confirm = confirm,
-                .fd = fd,
+                .fd = -EBADF,
         };
-        manager->to_tell++;
+        return job;
+}
+
+int manager_keep(struct manager *manager, const char *kind, uint64_t number, int fd, manager_confirm_function confirm,
+                 bool *ret_told) {
+        _cleanup_close_ int taken = fd;
+        struct manager_job *job = job_new(manager, kind, number, confirm);
+
+        if (!job)
+                return -ENOMEM;
+        *ret_told = handover_try_to_keep(job->name.name, taken) == 0;
+        if (!*ret_told)
+                job->fd = TAKE_FD(taken);
         worker_submit(&manager->thread, &job->job);
         return 0;
 }
 
-int manager_keep(struct manager *manager, const char *kind, uint64_t number, int fd, manager_confirm_function confirm) {
-        int r = tell(manager, kind, number, fd, confirm);
-
-        if (r < 0)
-                close_fd(fd);
-        return r;
-}
-
-/* Without memory for that it stays, to no harm but memory: the next daemon drops it. */
+/* Where it can't be told it stays, to no harm but memory: the next daemon drops it. */
 void manager_drop(struct manager *manager, const char *kind, uint64_t number) {
-        (void) tell(manager, kind, number, -EBADF, NULL);
-}
+        struct manager_job *job = job_new(manager, kind, number, NULL);
 
-void manager_await(const struct manager *manager, unsigned number) {
-        const struct timespec pause = { .tv_nsec = 100000 };
-
-        for (unsigned i = 0; i < 20000 && (int) (atomic_load_explicit(&manager->told, memory_order_acquire) - number) < 0; i++)
-                (void) nanosleep(&pause, NULL);
+        if (job)
+                worker_submit(&manager->thread, &job->job);
 }
 
 int manager_init(struct manager *manager, struct daemon *daemon) {

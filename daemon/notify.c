@@ -3,9 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stddef.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <systemd/sd-daemon.h>
 
 #include "clock.h"
@@ -17,28 +15,6 @@
 
 static struct timeval to_timeval(uint64_t usec) {
         return (struct timeval) { (time_t) (usec / 1000000), (suseconds_t) (usec % 1000000) };
-}
-
-/* --- sending --- */
-
-/* As sd_notify(3) has it: a path, or with @ a name in the abstract namespace. sd_notify() itself waits for room. */
-static void open_socket(struct notify *notify) {
-        const char *path = getenv("NOTIFY_SOCKET");
-        size_t length = path ? strlen(path) : 0;
-
-        notify->address = (struct sockaddr_un) { .sun_family = AF_UNIX };
-        if (length < 2 || length >= sizeof(notify->address.sun_path) || (path[0] != '/' && path[0] != '@'))
-                return;
-        memcpy(notify->address.sun_path, path, length);
-        if (path[0] == '@')
-                notify->address.sun_path[0] = '\0';
-        notify->address_size = (socklen_t) (offsetof(struct sockaddr_un, sun_path) + length);
-        notify->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-}
-
-static bool try_send(const struct notify *notify, const char *message) {
-        return sendto(notify->fd, message, strlen(message), MSG_NOSIGNAL | MSG_DONTWAIT, (const struct sockaddr *) &notify->address,
-                      notify->address_size) >= 0;
 }
 
 /* --- totals --- */
@@ -77,16 +53,18 @@ static bool is_told(const struct notify *notify) {
 static void tell(struct notify *notify) {
         static const struct timeval interval = { .tv_sec = STATUS_INTERVAL_USEC / 1000000 };
         char message[264];
+        int r;
 
         if (is_told(notify) && !notify->ready_owed)
                 return;
         (void) strcpy(message, notify->ready_owed ? "READY=1\nSTATUS=" : "STATUS=");
         format_status(notify, message + strlen(message), sizeof(message) - strlen(message));
-        if (try_send(notify, message)) {
+        r = notify_socket_send(&notify->socket, message, -1);
+        if (r == 0) {
                 notify->told = notify->now;
                 notify->told_usec = now_monotonic_usec();
                 notify->ready_owed = false;
-        } else if (errno == EAGAIN)
+        } else if (r == -EAGAIN)
                 (void) evtimer_add(notify->status_event, &interval);
 }
 
@@ -101,7 +79,7 @@ void notify_update(struct notify *notify, const struct notify_totals *totals) {
         uint64_t since;
 
         notify->now = *totals;
-        if (notify->fd < 0 || is_told(notify) || evtimer_pending(notify->status_event, NULL))
+        if (notify->socket.fd < 0 || is_told(notify) || evtimer_pending(notify->status_event, NULL))
                 return;
         since = now_monotonic_usec() - notify->told_usec;
         timeout = to_timeval(since < STATUS_INTERVAL_USEC ? STATUS_INTERVAL_USEC - since : 0);
@@ -124,19 +102,21 @@ void notify_reloading(struct notify *notify) {
         char message[64];
 
         (void) snprintf(message, sizeof(message), "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, now_monotonic_usec());
-        (void) try_send(notify, message);
+        (void) notify_socket_send(&notify->socket, message, -1);
 }
 
 void notify_stopping(struct notify *notify) {
-        (void) try_send(notify, "STOPPING=1");
+        (void) notify_socket_send(&notify->socket, "STOPPING=1", -1);
 }
 
 /* --- watchdog --- */
 
 static void on_watchdog(evutil_socket_t fd, short what, void *userdata) {
+        const struct notify *notify = userdata;
+
         (void) fd;
         (void) what;
-        (void) try_send(userdata, "WATCHDOG=1");
+        (void) notify_socket_send(&notify->socket, "WATCHDOG=1", -1);
 }
 
 /* At half of its time, as sd_watchdog_enabled(3) has it: one that comes late still comes in time. */
@@ -146,7 +126,7 @@ static int start_watchdog(struct notify *notify, struct event_base *base) {
         int r;
 
         r = sd_watchdog_enabled(0, &usec);
-        if (r <= 0 || notify->fd < 0) {
+        if (r <= 0 || notify->socket.fd < 0) {
                 if (r < 0)
                         log_warning("cannot tell the watchdog's time: %s", strerror(-r));
                 return 0;
@@ -160,8 +140,8 @@ static int start_watchdog(struct notify *notify, struct event_base *base) {
 }
 
 int notify_init(struct notify *notify, struct event_base *base) {
-        *notify = (struct notify) { .fd = -EBADF };
-        open_socket(notify);
+        *notify = (struct notify) { 0 };
+        notify_socket_open(&notify->socket);
         notify->status_event = evtimer_new(base, on_status, notify);
         if (!notify->status_event)
                 return -ENOMEM;
@@ -173,5 +153,5 @@ void notify_done(struct notify *notify) {
                 event_free(TAKE_PTR(notify->watchdog_event));
         if (notify->status_event)
                 event_free(TAKE_PTR(notify->status_event));
-        notify->fd = close_fd(notify->fd);
+        notify_socket_close(&notify->socket);
 }

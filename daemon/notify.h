@@ -12,7 +12,8 @@
 #include <event2/event.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/un.h>
+
+#include "notify_socket.h"
 
 struct notify_totals {
         uint64_t segments;
@@ -21,9 +22,7 @@ struct notify_totals {
 };
 
 struct notify {
-        int fd;                     /* < 0: nobody listens */
-        struct sockaddr_un address; /* the manager's */
-        socklen_t address_size;
+        struct notify_socket socket;
         struct event *watchdog_event;
         struct event *status_event; /* pending: the totals are to be told when it is time */
         uint64_t watchdog_usec;     /* of silence after which the manager restarts the daemon; 0: it doesn't watch */

@@ -292,6 +292,7 @@ int op_status(struct op_context *context, const struct shmd_wire_status *body) {
 
         if (body->reserved != 0)
                 return SHMD_MALFORMED;
+        reply.store_failure = store_failure(&daemon->store, &reply.store_failing_usec);
         for (int i = 0; i < (int) ELEMENTSOF(reply.used); i++) {
                 reply.used[i] = quota_used(&daemon->quota, uid, i);
                 reply.maximum[i] = quota_maximum(&daemon->quota, uid, i);

@@ -280,6 +280,21 @@ void report_lost(struct daemon *daemon, const char *name, uint64_t id, int64_t u
                 tell(MESSAGE_LOST, &fields, "lost segment \"%s\" (%" PRIu64 ") of user %" PRIi64 ": %s", name ? name : "", id, uid, why);
 }
 
+void report_store_failing(struct daemon *daemon, const char *what, int error) {
+        struct log_fields fields = LOG_FIELDS_NONE;
+
+        if (may_tell(&daemon->report, MESSAGE_STORE_FAILING, THROTTLE_NOBODY))
+                tell(MESSAGE_STORE_FAILING, &fields, "cannot %s: %s; segments that change now may not come back after the daemon's end",
+                     what, strerror(-error));
+}
+
+void report_store_recovered(struct daemon *daemon, const char *what) {
+        struct log_fields fields = LOG_FIELDS_NONE;
+
+        if (may_tell(&daemon->report, MESSAGE_STORE_RECOVERED, THROTTLE_NOBODY))
+                tell(MESSAGE_STORE_RECOVERED, &fields, "can %s again; all segments would come back after the daemon's end", what);
+}
+
 void report_lost_all(struct daemon *daemon, uint64_t segments, uint64_t bytes) {
         struct log_fields fields = LOG_FIELDS_NONE;
 

@@ -64,5 +64,9 @@ void report_restored(struct daemon *daemon, uint64_t segments, uint64_t bytes, u
 /* One segment could not be restored; name may be NULL, id zero, uid -1 where that is not known. */
 void report_lost(struct daemon *daemon, const char *name, uint64_t id, int64_t uid, const char *why);
 
+/* What is made or changed from now on may not outlive the daemon; all does again. */
+void report_store_failing(struct daemon *daemon, const char *what, int error);
+void report_store_recovered(struct daemon *daemon, const char *what);
+
 /* So many end with the daemon. */
 void report_lost_all(struct daemon *daemon, uint64_t segments, uint64_t bytes);

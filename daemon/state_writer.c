@@ -2,8 +2,10 @@
 #include "state_writer.h"
 
 #include <fcntl.h>
+#include <string.h>
 
 #include "daemon.h"
+#include "log.h"
 #include "util.h"
 
 /* A log is compacted when it is so much larger than twice what it was after the last time. Bytes. */
@@ -26,16 +28,34 @@ static struct state_file *file_to_write(struct state_writer *writer) {
         return writer->next_kept ? &writer->next : &writer->file;
 }
 
-int state_writer_make_room(struct state_writer *writer, size_t bytes) {
-        return state_file_make_room(file_to_write(writer), bytes);
+static void retry_later(struct state_writer *writer) {
+        static const struct timeval patience = { .tv_sec = 1 };
+
+        if (!evtimer_pending(writer->retry_event, NULL))
+                (void) evtimer_add(writer->retry_event, &patience);
 }
 
-bool state_writer_has_room(struct state_writer *writer) {
-        int r = state_writer_make_room(writer, state_record_max());
+static void on_retry(evutil_socket_t fd, short what, void *userdata) {
+        struct state_writer *writer = userdata;
 
-        if (r < 0)
-                store_tell_failing(&writer->daemon->store, "write the state log", r);
-        return r == 0;
+        (void) fd;
+        (void) what;
+        daemon_settle_later(writer->daemon);
+}
+
+int state_writer_make_room(struct state_writer *writer, size_t bytes) {
+        int r = state_file_make_room(file_to_write(writer), bytes);
+
+        if (r == 0)
+                return 0;
+        writer->missed++;
+        store_fails(&writer->daemon->store, WIRE_STORE_FAILURE_LOG, r);
+        retry_later(writer);
+        return r;
+}
+
+static bool has_room(struct state_writer *writer) {
+        return state_writer_make_room(writer, state_record_max()) == 0;
 }
 
 void state_writer_put(struct state_writer *writer, struct segment *segment) {
@@ -45,14 +65,18 @@ void state_writer_put(struct state_writer *writer, struct segment *segment) {
         header_of(file)->next_id = MAX(header_of(file)->next_id, segment->id + 1);
 }
 
-void state_writer_record(struct state_writer *writer, struct segment *segment) {
-        if (state_writer_has_room(writer))
-                segment->kept_times = state_append(&file_to_write(writer)->log, segment);
+bool state_writer_record(struct state_writer *writer, struct segment *segment) {
+        if (!has_room(writer))
+                return false;
+        segment->kept_times = state_append(&file_to_write(writer)->log, segment);
+        return true;
 }
 
-void state_writer_gone(struct state_writer *writer, uint64_t id) {
-        if (state_writer_has_room(writer))
-                state_append_gone(&file_to_write(writer)->log, id);
+bool state_writer_gone(struct state_writer *writer, uint64_t id) {
+        if (!has_room(writer))
+                return false;
+        state_append_gone(&file_to_write(writer)->log, id);
+        return true;
 }
 
 void state_writer_commit(struct state_writer *writer) {
@@ -98,6 +122,10 @@ static void copy_done(struct state_writer *writer, struct state_file *file, uint
 
 /* --- compaction --- */
 
+static bool log_lacks_something(const struct state_writer *writer) {
+        return writer->covered != writer->missed;
+}
+
 static bool log_is_long(const struct state_writer *writer) {
         return writer->file.log.position > 2 * writer->compacted_size + LOG_SLACK;
 }
@@ -109,21 +137,25 @@ static void copy_header(struct state_file *to, const struct state_file *from) {
 }
 
 /* The manager has the next log; or has not, and then it is tried again when the present one has become longer by as much. */
-static void compaction_confirmed(struct daemon *daemon, int result) {
+static void compaction_confirmed(struct daemon *daemon, uint64_t epoch, int result) {
         struct state_writer *writer = &daemon->store.writer;
 
         if (result == 0) {
                 writer->next_kept = true;
                 return;
         }
-        manager_drop(writer->manager, "state", header_of(&writer->next)->epoch);
+        log_warning("the service manager cannot be told to keep a new state log: %s", strerror(-result));
+        manager_drop(writer->manager, "state", epoch);
         state_file_done(&writer->next);
         writer->compacted_size = writer->file.log.position;
+        if (log_lacks_something(writer))
+                retry_later(writer);
 }
 
 /* The manager gets the new file first; only then something is written to it that is not in the old one. */
 static int compaction_start(struct state_writer *writer) {
         uint64_t epoch = header_of(&writer->file)->epoch + 1;
+        bool told;
         int fd, r;
 
         r = state_file_new(epoch, writer->file.log.position / 2 + STATE_FILE_STEP, &writer->next);
@@ -131,13 +163,14 @@ static int compaction_start(struct state_writer *writer) {
                 return r;
         copy_header(&writer->next, &writer->file);
         fd = fcntl(writer->next.fd, F_DUPFD_CLOEXEC, 3);
-        r = fd < 0 ? negative_errno() : manager_keep(writer->manager, "state", epoch, fd, compaction_confirmed);
+        r = fd < 0 ? negative_errno() : manager_keep(writer->manager, "state", epoch, fd, compaction_confirmed, &told);
         if (r < 0) {
                 state_file_done(&writer->next);
                 return r;
         }
         writer->copied_id = 0;
         writer->next_kept = false;
+        writer->covering = writer->missed;
         return 0;
 }
 
@@ -153,6 +186,9 @@ static void compaction_finish(struct state_writer *writer) {
         writer->next = (struct state_file) STATE_FILE_INIT;
         writer->next_kept = false;
         writer->compacted_size = writer->file.log.position;
+        writer->covered = writer->covering;
+        if (!log_lacks_something(writer))
+                store_recovers(&writer->daemon->store, WIRE_STORE_FAILURE_LOG);
 }
 
 /* Some more. True if there is still something to copy. */
@@ -166,10 +202,8 @@ static bool compaction_step(struct state_writer *writer) {
                         compaction_finish(writer);
                         return false;
                 }
-                if (!state_writer_has_room(writer))
+                if (segment->custody.recorded && !state_writer_record(writer, segment))
                         return false;
-                if (segment->custody.recorded)
-                        state_writer_record(writer, segment);
                 writer->copied_id = segment->id;
         }
         return true;
@@ -178,15 +212,20 @@ static bool compaction_step(struct state_writer *writer) {
 bool state_writer_settle(struct state_writer *writer) {
         int r;
 
+        if (evtimer_pending(writer->retry_event, NULL))
+                return false;
         if (writer->next_kept)
                 return compaction_step(writer);
-        if (state_writer_is_compacting(writer) || !log_is_long(writer))
+        if (state_writer_is_compacting(writer) || (!log_is_long(writer) && !log_lacks_something(writer)))
                 return false;
         r = compaction_start(writer);
-        if (r < 0) {
-                store_tell_failing(&writer->daemon->store, "compact the state log", r);
-                writer->compacted_size = writer->file.log.position; /* not again at once */
-        }
+        if (r == 0)
+                return false;
+        writer->compacted_size = writer->file.log.position; /* not again at once */
+        if (log_lacks_something(writer))
+                retry_later(writer);
+        else
+                log_warning("cannot compact the state log: %s", strerror(-r));
         return false;
 }
 
@@ -213,7 +252,20 @@ void state_writer_unkeep(const struct state_writer *writer) {
                 (void) handover_unkeep(kept_name("state", header_of(&writer->next)->epoch).name);
 }
 
-void state_writer_done(struct state_writer *writer) {
+void state_writer_abort(struct state_writer *writer) {
         state_file_done(&writer->file);
         state_file_done(&writer->next);
+}
+
+int state_writer_init(struct state_writer *writer, struct daemon *daemon, struct manager *manager) {
+        writer->daemon = daemon;
+        writer->manager = manager;
+        writer->retry_event = evtimer_new(daemon->base, on_retry, writer);
+        return writer->retry_event ? 0 : -ENOMEM;
+}
+
+void state_writer_done(struct state_writer *writer) {
+        state_writer_abort(writer);
+        if (writer->retry_event)
+                event_free(TAKE_PTR(writer->retry_event));
 }

@@ -6,7 +6,8 @@
  * counts of it is said by state_writer_commit(), before anything that tells a client of the change leaves the daemon: session.c.
  *
  * A long log is compacted: a new one is given to the manager, and used from then on, in addition to the old one; all segments are
- * recorded in it, a few at a turn; then it is complete, and the manager is told to drop the old one.
+ * recorded in it, a few at a turn; then it is complete, and the manager is told to drop the old one. A log that lacks something, for
+ * want of room, is replaced in the same way, again and again until nothing was missed meanwhile.
  */
 #pragma once
 
@@ -17,6 +18,7 @@
 #include "state_file.h"
 
 struct daemon;
+struct event;
 struct manager;
 struct segment;
 
@@ -29,23 +31,29 @@ struct state_writer {
         uint64_t copied_id;     /* of the compaction: segments up to this id are in it */
         size_t compacted_size;  /* bytes of the log when it was last compacted */
         size_t cause_position;  /* of the log, when the cause was set */
+        struct event *retry_event; /* pending: what could not be recorded is not tried again yet */
+        uint64_t missed;        /* how often something could not be recorded */
+        uint64_t covering, covered; /* so much of that is in the log that is made by compaction; in the one that is complete */
 };
 
 #define STATE_WRITER_INIT { .file = STATE_FILE_INIT, .next = STATE_FILE_INIT }
 
+/* 0 or -ENOMEM. */
+int state_writer_init(struct state_writer *writer, struct daemon *daemon, struct manager *manager);
+void state_writer_done(struct state_writer *writer);
+
 /* Begins a log without records. bytes: for so much there is room. 0 or -errno. */
 int state_writer_begin(struct state_writer *writer, uint64_t epoch, size_t bytes);
-/* All that there was at the beginning is recorded. ages: how many daemons there have been since the other records. */
+/* All that there was at the beginning is recorded. */
 void state_writer_complete(struct state_writer *writer);
-void state_writer_done(struct state_writer *writer);
+/* As if it had not been begun. */
+void state_writer_abort(struct state_writer *writer);
 
 /* Of the log that is complete. */
 struct state_header *state_writer_header(const struct state_writer *writer);
 
-/* So much may be recorded. 0, or -ENOMEM, -ENOSPC. */
+/* So much may be recorded. 0, or -ENOMEM, -ENOSPC, -EFBIG. */
 int state_writer_make_room(struct state_writer *writer, size_t bytes);
-/* The same for one record; told if not. */
-bool state_writer_has_room(struct state_writer *writer);
 
 void state_writer_set_cause(struct state_writer *writer, const struct state_cause *cause);
 /* Whether anything was recorded since it was set. */
@@ -53,9 +61,9 @@ bool state_writer_clear_cause(struct state_writer *writer);
 
 /* There must be room. */
 void state_writer_put(struct state_writer *writer, struct segment *segment);
-/* Without room they do nothing, which is told. */
-void state_writer_record(struct state_writer *writer, struct segment *segment);
-void state_writer_gone(struct state_writer *writer, uint64_t id);
+/* Whether there was room. */
+bool state_writer_record(struct state_writer *writer, struct segment *segment);
+bool state_writer_gone(struct state_writer *writer, uint64_t id);
 
 void state_writer_commit(struct state_writer *writer);
 

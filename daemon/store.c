@@ -14,11 +14,35 @@
 /* The service manager is given so long, at the start, to say that it is there. */
 #define MANAGER_TIMEOUT_USEC UINT64_C(5000000)
 
-/* Once in a daemon's life: a manager that is full would have a line each second, as it does not say when it has room again. */
-void store_tell_failing(struct store *store, const char *what, int r) {
-        if (!store->failing)
-                log_error("cannot %s: %s; segments that change now would not come back after the daemon's end", what, strerror(-r));
-        store->failing = true;
+/* --- what fails --- */
+
+static const char *const failures[] = {
+        [WIRE_STORE_FAILURE_LOG] = "write the state log",
+        [WIRE_STORE_FAILURE_MANAGER] = "have descriptors kept by the service manager",
+};
+
+void store_fails(struct store *store, enum wire_store_failure failure, int error) {
+        if (store->failing_usec[failure] != 0)
+                return;
+        store->failing_usec[failure] = now_realtime_usec();
+        report_store_failing(store->daemon, failures[failure], error);
+}
+
+void store_recovers(struct store *store, enum wire_store_failure failure) {
+        if (store->failing_usec[failure] == 0)
+                return;
+        store->failing_usec[failure] = 0;
+        report_store_recovered(store->daemon, failures[failure]);
+}
+
+enum wire_store_failure store_failure(const struct store *store, uint64_t *ret_since_usec) {
+        for (enum wire_store_failure i = WIRE_STORE_FAILURE_LOG; i < ELEMENTSOF(store->failing_usec); i++)
+                if (store->failing_usec[i] != 0) {
+                        *ret_since_usec = store->failing_usec[i];
+                        return i;
+                }
+        *ret_since_usec = 0;
+        return WIRE_STORE_FAILURE_NONE;
 }
 
 /* --- what is recorded --- */
@@ -82,13 +106,15 @@ void store_record(struct store *store, struct segment *segment) {
 }
 
 void store_drop(struct store *store, struct segment *segment) {
+        bool forgotten = true;
+
         segment->kept_times = NULL;
         if (store->active && segment->custody.recorded)
-                state_writer_gone(&store->writer, segment->id);
-        /* Its record may not be found with its contents gone. */
+                forgotten = state_writer_gone(&store->writer, segment->id);
+        /* Its record may not be found with its contents gone: then it goes with its carrier. */
         store_commit(store);
         if (store->active && segment->custody.carrier)
-                carrier_release(segment, emptying_start(store->daemon, segment) < 0);
+                carrier_release(segment, !forgotten || emptying_start(store->daemon, segment) < 0);
 }
 
 /* --- beginning --- */
@@ -98,9 +124,9 @@ int store_init(struct store *store, struct daemon *daemon) {
 
         *store = (struct store) STORE_INIT;
         store->daemon = daemon;
-        store->writer.daemon = daemon;
-        store->writer.manager = &store->manager;
-        r = carriers_init(&store->carriers, daemon, &store->manager);
+        r = state_writer_init(&store->writer, daemon, &store->manager);
+        if (r == 0)
+                r = carriers_init(&store->carriers, daemon, &store->manager);
         return r < 0 ? r : manager_init(&store->manager, daemon);
 }
 
@@ -233,7 +259,7 @@ int store_export(struct store *store, int *fds, struct kept_name *names, unsigne
 
 void store_export_abort(struct store *store) {
         carriers_clear(&store->carriers);
-        state_writer_done(&store->writer);
+        state_writer_abort(&store->writer);
 }
 
 /* --- the end --- */
@@ -251,7 +277,9 @@ void store_purge(struct store *store) {
 }
 
 bool store_is_quiet(struct store *store) {
-        return !state_writer_is_compacting(&store->writer) && !carriers_are_to_rebuild(&store->carriers) &&
+        uint64_t since_usec;
+
+        return store_failure(store, &since_usec) == WIRE_STORE_FAILURE_NONE && !state_writer_is_compacting(&store->writer) && !carriers_are_to_rebuild(&store->carriers) &&
                manager_is_idle(&store->manager);
 }
 

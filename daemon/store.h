@@ -9,6 +9,8 @@
  * A segment that is kept is in a carrier before it is in the log, and gone from the log before its memory is given back: so the
  * log never tells of a segment that has lost its contents.
  *
+ * Whatever fails is tried again until it works. What fails is known here, told on the log and shown in the status meanwhile.
+ *
  * Without a manager, or with one that keeps nothing, the store is not active and does nothing.
  */
 #pragma once
@@ -28,9 +30,9 @@ struct store {
         struct manager manager;
         struct carriers carriers;
         struct state_writer writer;
+        uint64_t failing_usec[WIRE_STORE_FAILURE_MANAGER + 1]; /* CLOCK_REALTIME: since when, which has been told; zero: it works */
         bool active;
         bool purged;
-        bool failing; /* something could not be kept, and that has been told */
 };
 
 #define STORE_INIT { .manager = MANAGER_INIT, .writer = STATE_WRITER_INIT }
@@ -73,8 +75,12 @@ void store_commit(struct store *store);
 /* Goes on with compaction and rebuilding, a little. True if there is more to do. */
 bool store_settle(struct store *store);
 
-/* For the store's parts: something could not be kept. */
-void store_tell_failing(struct store *store, const char *what, int r);
+/* For the store's parts: something could not be kept; all is kept. Told once each time. */
+void store_fails(struct store *store, enum wire_store_failure failure, int error);
+void store_recovers(struct store *store, enum wire_store_failure failure);
+
+/* What fails, and since when: CLOCK_REALTIME. */
+enum wire_store_failure store_failure(const struct store *store, uint64_t *ret_since_usec);
 
 /*
  * Makes all that a manager would have got, for a daemon that takes this one's place: descriptors and their names, at most maximum.

@@ -392,6 +392,15 @@ struct shmd_wire_status_reply {
         uint64_t used[5];
         uint64_t maximum[5];
         uint64_t watchdog_usec; /* of silence after which the service manager restarts the daemon; 0: it does not watch */
+        uint64_t store_failing_usec; /* CLOCK_REALTIME: since when not all is kept; zero: it is, or there is no store */
+        uint32_t store_failure;      /* enum wire_store_failure: why */
+        uint32_t padding;
+};
+
+enum wire_store_failure {
+        WIRE_STORE_FAILURE_NONE = 0,
+        WIRE_STORE_FAILURE_LOG,     /* the state log can not grow */
+        WIRE_STORE_FAILURE_MANAGER, /* the service manager does not keep, or not take, what it is given */
 };
 
 /*

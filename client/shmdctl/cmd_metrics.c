@@ -65,6 +65,12 @@ static void print_totals(FILE *file, const struct totals *totals) {
         print_gauge(file, "shmd_resident_bytes", "bytes", "Memory that pages of segments take.", totals->resident_bytes);
 }
 
+static void print_store(FILE *file, const struct shmd_status *status) {
+        print_family(file, "shmd_store", "stateset", "", "Whether segments are kept for the next daemon.");
+        for (enum store_state state = STORE_OFF; state <= STORE_FAILING; state++)
+                fprintf(file, "shmd_store{shmd_store=\"%s\"} %d\n", store_state_name(state), store_state(status) == state);
+}
+
 static void print_daemon(const struct metrics *metrics) {
         const struct shmd_status *status = &metrics->status;
         FILE *file = metrics->file;
@@ -81,6 +87,7 @@ static void print_daemon(const struct metrics *metrics) {
         print_gauge(file, "shmd_descriptors_limit", "", "File descriptors that it may have open.", status->descriptors_max);
         print_gauge(file, "shmd_memory_available_bytes", "bytes", "Memory that the machine has left.",
                     status->memory_available_bytes);
+        print_store(file, status);
 }
 
 struct leak_sum {

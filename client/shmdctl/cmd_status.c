@@ -9,6 +9,29 @@ static bool is_limited(const struct shmd_use *use) {
         return use->maximum != UINT64_MAX; /* as shmd_status(3) has it; zero is a limit */
 }
 
+enum store_state store_state(const struct shmd_status *status) {
+        if (!status->store)
+                return STORE_OFF;
+        return status->store_failing_usec > 0 ? STORE_FAILING : STORE_OK;
+}
+
+const char *store_state_name(enum store_state state) {
+        static const char *const names[] = { [STORE_OFF] = "off", [STORE_OK] = "ok", [STORE_FAILING] = "failing" };
+
+        return names[state];
+}
+
+static const char *store_failure_words(const struct shmd_status *status) {
+        switch (status->store_failure) {
+        case SHMD_STORE_FAILURE_LOG:
+                return "the log of the segments' records can not grow";
+        case SHMD_STORE_FAILURE_MANAGER:
+                return "the service manager does not keep, or not take, what it is given";
+        default: /* of a newer daemon */
+                return "for an unknown reason";
+        }
+}
+
 struct account_row {
         const char *name;
         const struct shmd_use *use;
@@ -62,6 +85,19 @@ static int add_user_to_json(const struct shmd_account *account, void *userdata) 
         return 0;
 }
 
+static void add_store_to_json(struct json_object *object, const struct shmd_status *status) {
+        json_add_bool(object, "store", status->store);
+        json_add_number(object, "store_entries", status->store_entries);
+        json_add_string(object, "store_state", store_state_name(store_state(status)));
+        if (store_state(status) == STORE_FAILING) {
+                json_add_number(object, "store_failing_since_usec", status->store_failing_usec);
+                json_add_string(object, "store_failure", store_failure_words(status));
+        } else {
+                json_add(object, "store_failing_since_usec", NULL);
+                json_add(object, "store_failure", NULL);
+        }
+}
+
 static int print_json(struct ctl *ctl, const struct shmd_status *status) {
         struct json_object *object = json_new_object(), *users = json_new_array();
         char instance[TEXT_SIZE_MAX];
@@ -92,8 +128,7 @@ static int print_json(struct ctl *ctl, const struct shmd_status *status) {
         json_add_number(object, "memory_available", status->memory_available_bytes);
         json_add_number(object, "restarts", status->restarts);
         json_add_number(object, "serving_since_usec", status->serving_usec);
-        json_add_bool(object, "store", status->store);
-        json_add_number(object, "store_entries", status->store_entries);
+        add_store_to_json(object, status);
         json_add(object, "account", account_to_json(status));
         json_add(object, "users", users);
         return json_print(object);
@@ -105,11 +140,19 @@ static int print_json(struct ctl *ctl, const struct shmd_status *status) {
 static void print_store(const struct shmd_status *status) {
         char at[TEXT_SIZE_MAX];
 
-        if (!status->store) {
-                printf("%-12s none: segments end with the daemon\n", "store:");
+        printf("%-12s %s", "store:", store_state_name(store_state(status)));
+        switch (store_state(status)) {
+        case STORE_OFF:
+                puts(": segments end with the daemon");
                 return;
+        case STORE_OK:
+                printf(": kept by the service manager, %" PRIu32 " descriptors\n", status->store_entries);
+                break;
+        case STORE_FAILING:
+                printf(" since %s: %s; what changes may be lost with the daemon\n", format_time(status->store_failing_usec, at),
+                       store_failure_words(status));
+                break;
         }
-        printf("%-12s kept by the service manager, %" PRIu32 " descriptors\n", "store:", status->store_entries);
         printf("%-12s %" PRIu64 ", since %s\n", "restarts:", status->restarts, format_time(status->serving_usec, at));
 }
 

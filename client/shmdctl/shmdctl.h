@@ -296,6 +296,17 @@ void stdout_check(void);
 /* Closes standard output; gives the status, or STATUS_FAILED if what was written did not arrive. */
 int stdout_close(int status);
 
+/* --- cmd_status.c --- */
+
+/* Whether segments are kept for the next daemon. */
+enum store_state {
+        STORE_OFF,
+        STORE_OK,
+        STORE_FAILING,
+};
+enum store_state store_state(const struct shmd_status *status);
+const char *store_state_name(enum store_state state);
+
 /* --- columns.c --- */
 
 /* No cell is longer than all labels, or a name. */

@@ -4,7 +4,7 @@
 . "${SHMD_TEST_SRCDIR:?run the tests by make check}/tests/support/script.sh"
 
 cat >check.py <<'PYTHON'
-# The grammar of the OpenMetrics specification 1.0, as far as gauges and infos have it.
+# The grammar of the OpenMetrics specification 1.0, as far as gauges, infos and state sets have it.
 import re, sys
 text = open(sys.argv[1], encoding="utf-8").read()
 assert text.endswith("# EOF\n") and text.count("# EOF") == 1, "the end"
@@ -21,7 +21,7 @@ for line in text.split("\n")[:-2]:
         families[name][word] = value
         assert not any(s[0].startswith(name) and s[0] in (name, name + "_info") for s in samples), "after a sample: " + line
         if word == "TYPE":
-            assert value in ("gauge", "info"), line
+            assert value in ("gauge", "info", "stateset"), line
         if word == "UNIT":
             assert name.endswith("_" + value), line
         continue
@@ -33,6 +33,8 @@ for line in text.split("\n")[:-2]:
     assert (name, labels) not in samples, "twice: " + line
     if families[current]["TYPE"] == "info":
         assert value == "1", line
+    if families[current]["TYPE"] == "stateset":
+        assert value in ("0", "1") and current + '="' in labels, line
     samples[name, labels] = float(value)
 for name, family in families.items():
     assert set(family) >= {"TYPE", "HELP"}, name
@@ -53,6 +55,7 @@ expect 0 shmdctl metrics
 reads "$out" 'v("shmd_up") == 1 and v("shmd_size_bytes") == 69632 and v("shmd_resident_bytes") >= 65536'
 reads "$out" 'v("shmd_segments", "{state=\"published\"}") == 1 and v("shmd_segments", "{state=\"frozen\"}") == 1'
 reads "$out" 'v("shmd_segments_unheld") == 2 and v("shmd_connections") >= 1 and 0 < v("shmd_descriptors") < v("shmd_descriptors_limit")'
+reads "$out" '[v("shmd_store", "{shmd_store=\"%s\"}" % state) for state in ("off", "ok", "failing")] == [1, 0, 0]'
 version=$(shmdctl --version | cut -d ' ' -f 2)
 reads "$out" "v('shmd_build_info', '{version=\"$version\"}') == 1 and v('shmd_start_time_seconds') > 1e9"
 

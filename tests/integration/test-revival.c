@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -56,6 +57,32 @@ static void create_many(const char *prefix, unsigned count) {
 /* What the daemon has told the manager, that has done. */
 static bool manager_has_all(void) {
         return client_status(connection).store_entries == manager_count(&manager, "carrier-");
+}
+
+static bool store_fails_for(uint32_t failure) {
+        const struct shmd_status status = client_status(connection);
+
+        ck_assert_int_eq(status.store_failing_usec != 0, status.store_failure != SHMD_STORE_FAILURE_NONE);
+        return status.store_failure == failure;
+}
+
+static unsigned count_lines(const char *text, const char *words) {
+        unsigned count = 0;
+
+        for (const char *at = text; (at = strstr(at, words)); at++)
+                count++;
+        return count;
+}
+
+/* That it failed, and that it works again, once each, however long it failed. */
+static void check_told_once(const char *what) {
+        _cleanup_free_ char *log = test_read_file(manager.log);
+        char failing[96], recovered[96];
+
+        snprintf(failing, sizeof(failing), "cannot %s: ", what);
+        snprintf(recovered, sizeof(recovered), "can %s again", what);
+        ck_assert_uint_eq(count_lines(log, failing), 1);
+        ck_assert_uint_eq(count_lines(log, recovered), 1);
 }
 
 /* --- what had no answer, and is asked again --- */
@@ -282,10 +309,115 @@ START_TEST(test_manager_is_full) {
         manager_limit(&manager, 3, 0); /* carrier, log, generations */
         create_many("full/", count);
         TEST_UNTIL(!manager_has_all(), "carriers to be lost");
+        TEST_UNTIL(store_fails_for(SHMD_STORE_FAILURE_MANAGER), "that to be shown");
         manager_limit(&manager, 0, 0);
         TEST_UNTIL(manager_has_all(), "them to be made again");
+        TEST_UNTIL(store_fails_for(SHMD_STORE_FAILURE_NONE), "that to be shown");
+        check_told_once("have descriptors kept by the service manager");
         manager_crash(&manager);
         ck_assert_uint_eq(client_count(connection, "full/", 0), count);
+}
+END_TEST
+
+/* Whether an operator is told so. */
+static bool shmdctl_says(const char *arguments, const char *words) {
+        char command[512], text[8192] = "";
+        FILE *output;
+        size_t n;
+
+        snprintf(command, sizeof(command), "%s --socket %s %s", test_environment("SHMD_TEST_SHMDCTL"), manager.socket, arguments);
+        output = popen(command, "re");
+        ck_assert_ptr_nonnull(output);
+        n = fread(text, 1, sizeof(text) - 1, output);
+        text[n] = '\0';
+        ck_assert_int_eq(pclose(output), 0);
+        return strstr(text, words);
+}
+
+static void check_shown(const char *state, const char *failure) {
+        char metric[64];
+
+        snprintf(metric, sizeof(metric), "shmd_store{shmd_store=\"%s\"} 1\n", state);
+        ck_assert(shmdctl_says("metrics", metric));
+        ck_assert(shmdctl_says("status", failure));
+        ck_assert(shmdctl_says("--json status", failure));
+        ck_assert(shmdctl_says("--json status", state));
+}
+
+/* It has room for no more than what it has; nothing is lost yet, but what is made soon would be. */
+START_TEST(test_manager_is_nearly_full) {
+        manager_limit(&manager, 3, 0);
+        create_many("nearly/", 300);
+        TEST_UNTIL(store_fails_for(SHMD_STORE_FAILURE_MANAGER), "that to be shown");
+        check_shown("failing", "the service manager does not keep");
+        manager_limit(&manager, 0, 0);
+        TEST_UNTIL(store_fails_for(SHMD_STORE_FAILURE_NONE), "it to be tried again");
+        check_shown("ok", "store");
+        check_told_once("have descriptors kept by the service manager");
+}
+END_TEST
+
+/* It reads nothing, and nobody waits for that: what is made meanwhile it is told of later. */
+START_TEST(test_manager_is_stopped) {
+        const unsigned count = 4000;
+        bool shown;
+
+        manager_pause(&manager);
+        create_many("stopped/", count);
+        shown = store_fails_for(SHMD_STORE_FAILURE_MANAGER);
+        manager_resume(&manager);
+        ck_assert(shown);
+        TEST_UNTIL(store_fails_for(SHMD_STORE_FAILURE_NONE), "it to be told");
+        check_told_once("have descriptors kept by the service manager");
+        manager_crash(&manager);
+        ck_assert_uint_eq(client_count(connection, "stopped/", 0), count);
+}
+END_TEST
+
+/* --- the log --- */
+
+static void limit_file_size(uint64_t bytes) {
+        const struct rlimit limit = { bytes, RLIM_INFINITY };
+
+        ck_assert_int_eq(prlimit(manager.pid, RLIMIT_FSIZE, &limit, NULL), 0);
+}
+
+/* As many as there is room for: each is a record. */
+static unsigned create_until_refused(const char *prefix) {
+        struct shmd_segment *segment = NULL;
+        unsigned count;
+        char name[32];
+
+        for (count = 0; count < 100000; count++) {
+                snprintf(name, sizeof(name), "%s%u", prefix, count);
+                if (shmd_create(connection, name, PAGE, 0, NULL, &segment) < 0)
+                        return count;
+                segment = shmd_close(segment);
+        }
+        ck_abort_msg("the log has room without end");
+        return 0;
+}
+
+/* It can't grow: what can't be recorded is not begun, and what happens by itself is recorded when there is room again. */
+START_TEST(test_log_is_full) {
+        struct shmd_segment *held;
+        unsigned count;
+
+        held = create("held", PAGE, SHMD_READ_WRITE, &(struct shmd_create_options) { .lifetime = SHMD_LIFETIME_HOLDERS });
+        limit_file_size(1 << 20);
+        count = create_until_refused("log/");
+        shmd_close(held);
+        TEST_UNTIL(!client_exists(connection, "held"), "it to go with its holder");
+        ck_assert(store_fails_for(SHMD_STORE_FAILURE_LOG));
+        check_shown("failing", "records can not grow");
+        ck_assert(!client_exists(connection, "log/more"));
+        limit_file_size(RLIM_INFINITY);
+        TEST_UNTIL(store_fails_for(SHMD_STORE_FAILURE_NONE), "the log to be made anew");
+        check_told_once("write the state log");
+        shmd_close(create("log/more", PAGE, 0, NULL));
+        manager_crash(&manager);
+        ck_assert_uint_eq(client_count(connection, "log/", 0), count + 1);
+        ck_assert(!client_exists(connection, "held"));
 }
 END_TEST
 
@@ -391,9 +523,12 @@ int main(void) {
         tests = test_case(suite, "manager", setup, teardown);
         tcase_add_test(tests, test_carrier_without_log);
         tcase_add_test(tests, test_manager_is_full);
+        tcase_add_test(tests, test_manager_is_nearly_full);
+        tcase_add_test(tests, test_manager_is_stopped);
         tcase_add_test(tests, test_many_restarts);
 
         tests = test_case(suite, "limits", setup, teardown);
+        tcase_add_test(tests, test_log_is_full);
         tcase_add_test(tests, test_too_few_descriptors);
         tcase_add_test(tests, test_freed_before_the_end);
 

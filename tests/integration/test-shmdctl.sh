@@ -407,10 +407,12 @@ test_lock() {
 test_status() {
         expect 0 shmdctl status
         grep -q '^segments:  *5' out || fail "status: $(cat out)"
+        grep -q '^store:  *off: ' out || fail "status: $(cat out)"
         grep -q '^watchdog:  *off' out || fail "status: $(cat out)"
         instance=$(sed -n 's/^instance:  *//p' out)
         expect 0 shmdctl --json status
         json "j['instance'] == '$instance' and j['watchdog_usec'] is None"
+        json 'not j["store"] and j["store_state"] == "off" and j["store_failure"] is None and j["store_failing_since_usec"] is None'
         json 'j["segments"] == 5 and j["socket"] == __import__("os").environ["SHMD_SOCKET"]'
         json 'j["bytes"] == (2 << 20) + 4096 + 1024 + 1 + 3' # those of test_create
         json 'set(j["account"]) == {"bytes", "segments", "holds", "connections", "watches"}'

@@ -322,6 +322,23 @@ void manager_limit(struct manager *manager, unsigned limit, unsigned nofile) {
         pthread_mutex_unlock(&manager->lock);
 }
 
+void manager_pause(struct manager *manager) {
+        struct sockaddr_un address;
+        socklen_t size = sizeof(address);
+        int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+        pthread_mutex_lock(&manager->lock);
+        ck_assert_int_eq(getsockname(manager->notify_fd, (struct sockaddr *) &address, &size), 0);
+        while (sendto(fd, "X=1", 3, 0, (struct sockaddr *) &address, size) == 3)
+                ;
+        ck_assert_int_eq(errno, EAGAIN);
+        close(fd);
+}
+
+void manager_resume(struct manager *manager) {
+        pthread_mutex_unlock(&manager->lock);
+}
+
 void manager_lose(struct manager *manager, const char *name) {
         pthread_mutex_lock(&manager->lock);
         forget(manager, name);

@@ -61,6 +61,9 @@ void manager_launch(struct manager *manager);
 void manager_launch_in_vain(struct manager *manager);
 /* Changes the limits. */
 void manager_limit(struct manager *manager, unsigned limit, unsigned nofile);
+/* Does not read what the daemon says, and has no room for more of it; reads it all. Nothing else may be done with it in between. */
+void manager_pause(struct manager *manager);
+void manager_resume(struct manager *manager);
 /* Loses what is kept under that name. */
 void manager_lose(struct manager *manager, const char *name);
 

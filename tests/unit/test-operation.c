@@ -38,7 +38,7 @@ static const struct {
         { 10, "chmod", 24, 8, true, 0, 0, RIGHT_OWNER, 0 },
         { 11, "chown", 24, 8, true, 0, 0, RIGHT_OWNER, 0 },
         { 12, "rename", 24, 8, true, 0, 0, RIGHT_OWNER, OPERATION_ONCE },
-        { 13, "status", 8, 240, false, 0, 0, RIGHT_NONE, 0 },
+        { 13, "status", 8, 256, false, 0, 0, RIGHT_NONE, 0 },
         { 14, "publish", 8, 8, true, 0, 0, RIGHT_NONE, OPERATION_ONCE },
         { 15, "set_lifetime", 32, 8, true, 0, 0, RIGHT_OWNER, 0 },
         { 16, "resize", 24, 16, true, 0, 0, RIGHT_SEE, 0 },
@@ -173,6 +173,7 @@ START_TEST(test_layout) {
         ck_assert_uint_eq(offsetof(struct shmd_wire_status_reply, version), 96);
         ck_assert_uint_eq(offsetof(struct shmd_wire_status_reply, used), 152);
         ck_assert_uint_eq(offsetof(struct shmd_wire_status_reply, watchdog_usec), 232);
+        ck_assert_uint_eq(offsetof(struct shmd_wire_status_reply, store_failure), 248);
 }
 END_TEST
 
