@@ -47,6 +47,12 @@ int open_flags_check(struct shmd *connection, unsigned flags) {
         return 0;
 }
 
+static int open_check(struct shmd *connection, const char *name, unsigned flags, struct target *ret_target) {
+        int r = target_by_name(connection, name, ret_target);
+
+        return r < 0 ? r : open_flags_check(connection, flags);
+}
+
 /* --- OPEN --- */
 
 bool opened_is_valid(const struct shmd_wire_opened *opened) {
@@ -133,10 +139,7 @@ _public_ int shmd_open(struct shmd *connection, const char *name, unsigned flags
         struct target target;
         int r;
 
-        r = target_by_name(connection, name, &target);
-        if (r < 0)
-                return r;
-        r = open_flags_check(connection, flags);
+        r = open_check(connection, name, flags, &target);
         return r < 0 ? r : segment_get(connection, &target, flags, ret_segment);
 }
 
@@ -196,10 +199,7 @@ _public_ int shmd_open_async(struct shmd *connection, const char *name, unsigned
         struct target target;
         int r;
 
-        r = target_by_name(connection, name, &target);
-        if (r < 0)
-                return r;
-        r = open_flags_check(connection, flags);
+        r = open_check(connection, name, flags, &target);
         if (r < 0)
                 return r;
         return open_submit(connection, &target, flags, NULL, &(struct callback) { function, userdata }, NULL);
@@ -211,10 +211,7 @@ _public_ int shmd_open_wait_async(struct shmd *connection, const char *name, uns
         struct target target;
         int r;
 
-        r = target_by_name(connection, name, &target);
-        if (r < 0)
-                return r;
-        r = open_flags_check(connection, flags);
+        r = open_check(connection, name, flags, &target);
         if (r < 0)
                 return r;
         r = open_submit(connection, &target, flags, &timeout_usec, &(struct callback) { function, userdata }, &async);
@@ -260,10 +257,7 @@ _public_ int shmd_open_wait(struct shmd *connection, const char *name, unsigned 
         struct target target;
         int r;
 
-        r = target_by_name(connection, name, &target);
-        if (r < 0)
-                return r;
-        r = open_flags_check(connection, flags);
+        r = open_check(connection, name, flags, &target);
         if (r < 0)
                 return r;
         r = segment_find(connection, &target, flags, ret_segment);
