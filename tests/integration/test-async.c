@@ -6,8 +6,7 @@
 #include <poll.h>
 #include <sys/epoll.h>
 
-#include "client.h"
-#include "harness.h"
+#include "fixture.h"
 #include "process.h"
 #include "test.h"
 
@@ -15,18 +14,6 @@
 #define FOREVER UINT64_MAX
 
 static const struct identity alice = { .uid = 61001, .gid = 61001 };
-
-static struct shmd *connection;
-
-static void setup(void) {
-        daemon_setup();
-        connection = client_connect();
-}
-
-static void teardown(void) {
-        connection = shmd_disconnect(connection);
-        daemon_teardown();
-}
 
 /* --- results --- */
 

@@ -8,26 +8,13 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
-#include "client.h"
-#include "harness.h"
+#include "fixture.h"
 #include "process.h"
 #include "test.h"
 
 #define SIZE ((size_t) 3 * 4096)
 #define WRITERS 10u
 #define TEXT "for ever"
-
-static struct shmd *connection;
-
-static void setup(void) {
-        daemon_setup();
-        connection = client_connect();
-}
-
-static void teardown(void) {
-        connection = shmd_disconnect(connection);
-        daemon_teardown();
-}
 
 /* --- roads to another byte --- */
 

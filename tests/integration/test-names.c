@@ -6,22 +6,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "client.h"
-#include "harness.h"
+#include "fixture.h"
 #include "process.h"
 #include "test.h"
-
-static struct shmd *connection;
-
-static void setup(void) {
-        daemon_setup();
-        connection = client_connect();
-}
-
-static void teardown(void) {
-        connection = shmd_disconnect(connection);
-        daemon_teardown();
-}
 
 /* Makes one and lets it go: it persists. */
 static uint64_t make(const char *name, uint64_t size) {

@@ -7,8 +7,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "client.h"
-#include "harness.h"
+#include "fixture.h"
 #include "process.h"
 #include "test.h"
 
@@ -19,16 +18,6 @@ static const struct identity owner = { .uid = OWNER, .gid = GROUP };
 static const struct identity stranger = { .uid = 61002, .gid = 61002 };
 
 static struct shmd *connection; /* root's */
-
-static void setup(void) {
-        daemon_setup();
-        connection = client_connect();
-}
-
-static void teardown(void) {
-        connection = shmd_disconnect(connection);
-        daemon_teardown();
-}
 
 static void make(const char *name, uid_t uid, gid_t gid, mode_t mode) {
         shmd_close(client_create(connection, name, 4096, SHMD_LIFETIME_PERSIST));

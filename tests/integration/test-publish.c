@@ -6,8 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 
-#include "client.h"
-#include "harness.h"
+#include "fixture.h"
 #include "process.h"
 #include "test.h"
 
@@ -17,18 +16,6 @@
 /* Several users, where we may be several. */
 static const struct identity alice = { .uid = 61001, .gid = 61001 };
 static const struct identity bob = { .uid = 61002, .gid = 61002 };
-
-static struct shmd *connection;
-
-static void setup(void) {
-        daemon_setup();
-        connection = client_connect();
-}
-
-static void teardown(void) {
-        connection = shmd_disconnect(connection);
-        daemon_teardown();
-}
 
 static struct shmd_segment *create_unpublished(struct shmd *who, const char *name, uint64_t size_bytes, uint32_t mode) {
         const struct shmd_create_options options = { .mode = mode };

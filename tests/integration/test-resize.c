@@ -7,24 +7,11 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 
-#include "client.h"
-#include "harness.h"
+#include "fixture.h"
 #include "process.h"
 #include "test.h"
 
 #define PAGE UINT64_C(4096)
-
-static struct shmd *connection;
-
-static void setup(void) {
-        daemon_setup();
-        connection = client_connect();
-}
-
-static void teardown(void) {
-        connection = shmd_disconnect(connection);
-        daemon_teardown();
-}
 
 static struct shmd_segment *create_resizable(const char *name, uint64_t size, uint64_t maximum) {
         const struct shmd_create_options options = { .maximum_bytes = maximum };

@@ -7,23 +7,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
-#include "client.h"
-#include "harness.h"
+#include "fixture.h"
 #include "process.h"
 #include "test.h"
-
-static struct shmd *connection;
-
-static void setup(void) {
-        daemon_setup();
-        connection = client_connect();
-}
-
-static void teardown(void) {
-        connection = shmd_disconnect(connection);
-        ck_assert_ptr_null(connection);
-        daemon_teardown();
-}
 
 START_TEST(test_create) {
         struct shmd_segment *segment = client_create(connection, "video/frames", 10000, SHMD_LIFETIME_PERSIST);
