@@ -195,7 +195,8 @@ static void turn_away(struct daemon *daemon, uid_t uid, int fd, unsigned status,
         struct shmd_wire_header header = { .operation = SHMD_OP_HELLO, .status = (uint16_t) status };
         struct wire_fds fds = WIRE_FDS_INIT;
 
-        if (wire_receive(fd, &hello, sizeof(hello), &fds, MSG_DONTWAIT) > 0)
+        /* Nobody pays for what one sends who is not let in: it has the same bound as what the others send. */
+        if (!session_brings_too_many(daemon, uid, fd) && wire_receive(fd, &hello, sizeof(hello), &fds, MSG_DONTWAIT) > 0)
                 header.serial = hello.header.serial;
         (void) wire_send(fd, &header, refusal, sizeof(*refusal), NULL, 0, NULL, 0, MSG_DONTWAIT);
         /* What comes from a client is never closed in the loop: session.c, discard_fds(). */

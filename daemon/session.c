@@ -493,16 +493,13 @@ bool session_may_bring(struct session *session, struct shmd_wire_refusal *refusa
         return false;
 }
 
-/*
- * Whether he goes on sending descriptors although none are taken. They are not even received: closed with the socket, elsewhere.
- * Looking at a message without room for its descriptors tells whether there are any, and closes none: recvmsg(2), MSG_CTRUNC.
- */
-static bool brings_too_many(struct session *session) {
+/* Looking at a message without room for its descriptors tells whether there are any, and closes none: recvmsg(2), MSG_CTRUNC. */
+bool session_brings_too_many(struct daemon *daemon, uid_t uid, int fd) {
         struct msghdr message = { 0 };
 
-        if (worker_load(&session->daemon->discarder, session->credentials.uid) < 2 * discard_share(session->daemon))
+        if (worker_load(&daemon->discarder, uid) < 2 * discard_share(daemon))
                 return false;
-        return recvmsg(session->fd, &message, MSG_PEEK | MSG_DONTWAIT) >= 0 && (message.msg_flags & MSG_CTRUNC);
+        return recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT) >= 0 && (message.msg_flags & MSG_CTRUNC);
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *userdata) {
@@ -517,7 +514,7 @@ static void on_readable(evutil_socket_t fd, short what, void *userdata) {
         int r = 0;
 
         (void) what;
-        if (brings_too_many(session)) {
+        if (session_brings_too_many(daemon, uid, fd)) {
                 report_cut_off(session, "too many descriptors that its user sent are still being closed");
                 session_close(session);
                 return;

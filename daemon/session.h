@@ -118,6 +118,12 @@ void session_set_busy(struct session *session, bool busy);
  */
 bool session_may_bring(struct session *session, struct shmd_wire_refusal *refusal);
 
+/*
+ * Whether a user goes on sending descriptors, in the next message of a socket, although none are taken. They are not even to be
+ * received: they are closed with the socket, elsewhere.
+ */
+bool session_brings_too_many(struct daemon *daemon, uid_t uid, int fd);
+
 /* Closes it before the loop's next turn, for a failure: -errno. */
 void session_break(struct session *session, int error);
 

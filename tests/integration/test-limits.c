@@ -198,6 +198,25 @@ START_TEST(test_holds) {
 }
 END_TEST
 
+/* Who is not let in is told so, also if he has sent descriptors by then. */
+static void be_turned_away_with_descriptors(void) {
+        const struct shmd_wire_hello hello = { .version_min = SHMD_PROTOCOL_VERSION, .version_max = SHMD_PROTOCOL_VERSION };
+        struct raw raw = RAW_INIT;
+        struct raw_reply reply;
+        int fds[] = { STDIN_FILENO, STDOUT_FILENO };
+
+        raw_open(&raw, the_daemon.socket);
+        (void) raw_request(&raw, SHMD_OP_HELLO, &hello, NULL, 0, fds, ELEMENTSOF(fds)); /* may be too late */
+        raw_receive(&raw, &reply);
+        ck_assert_uint_ge(reply.size, sizeof(reply.header));
+        ck_assert_uint_ne(reply.header.status, 0);
+        ck_assert(reply.header.serial == 0 || reply.header.serial == raw.serial);
+        raw_reply_done(&reply);
+        raw_receive(&raw, &reply);
+        ck_assert_uint_eq(reply.size, 0);
+        raw_close(&raw);
+}
+
 static void reach_connections(int channel, void *userdata) {
         struct shmd *connections[4], *more = NULL;
         int r;
@@ -211,6 +230,8 @@ static void reach_connections(int channel, void *userdata) {
         check_words(NULL, own_connections ? "over the limit of 5 connections a user (5 used, 1 more asked for)"
                                             : "over the limit of 4 connections a user (4 used, 1 more asked for)");
         ck_assert_uint_eq(client_status(connections[3]).my_connections.used, 4 + own_connections);
+        for (unsigned i = 0; i < 50; i++)
+                be_turned_away_with_descriptors();
         shmd_disconnect(connections[2]);
         TEST_UNTIL((r = shmd_connect(the_daemon.socket, &more)) == 0, "the connection to end");
         ck_assert_int_eq(try_numbered(more, 0, 1), 0);
