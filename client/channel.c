@@ -173,6 +173,14 @@ static void places_init(void) {
                 place_set(&places[places_count++], directory, USER_SOCKET, !autostart || strcmp(autostart, "0") != 0);
 }
 
+void channel_describe_places(char *buffer, size_t size) {
+        if (places_count == 0)
+                (void) snprintf(buffer, size, "of $XDG_RUNTIME_DIR, which is not set");
+        else
+                (void) snprintf(buffer, size, "%s%s%s", places[0].path, places_count > 1 ? ", " : "",
+                                places_count > 1 ? places[1].path : "");
+}
+
 static int connect_at(const struct place *place, int *ret_fd) {
         struct failure failure = { .kind = FAILURE_NONE };
         int r;

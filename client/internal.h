@@ -644,6 +644,9 @@ struct channel_reply {
 /* Reads the environment, once; else the first call does. What is wanted counts the first time only. */
 void channel_init(enum channel_daemon wanted);
 
+/* The sockets where a daemon is looked for, for a message: once channel_init() was called. */
+void channel_describe_places(char *buffer, size_t size);
+
 /*
  * Asks the daemon, with the rights that the caller has now. May be called where shm_open(3) may be, after channel_init() also from signal
  * handlers. 0, or a negative errno value: then nothing is known to be done.

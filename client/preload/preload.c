@@ -37,6 +37,9 @@ static bool required;
 static struct stat standard_error; /* as the program found it; st_mode 0: it had none */
 static atomic_int decision;
 static atomic_bool warned;
+static struct {
+        char missing[320], silent[320], denied[320], strange[320];
+} reasons; /* why there is no daemon; made at the start, as signal handlers may have to tell */
 
 /* --- telling --- */
 
@@ -51,26 +54,38 @@ static bool standard_error_is_good(void) {
 
 /* One line in a process's life, whatever there is to be said. */
 static void warn_once(const char *what, const char *about) {
-        char line[256];
-        int n;
+        char line[512];
+        size_t length;
 
         if (atomic_exchange(&warned, true) || !standard_error_is_good())
                 return;
-        n = snprintf(line, sizeof(line), "libshmd-preload: %s%s\n", what, about);
-        (void) !write(STDERR_FILENO, line, MIN((size_t) n, sizeof(line) - 1));
+        (void) snprintf(line, sizeof(line), "libshmd-preload: %s%s", what, about);
+        length = strlen(line); /* what is too long ends there, as a line all the same */
+        line[length++] = '\n';
+        (void) !write(STDERR_FILENO, line, length);
+}
+
+static void prepare_reasons(void) {
+        char places[256];
+
+        channel_describe_places(places, sizeof(places));
+        (void) snprintf(reasons.missing, sizeof(reasons.missing), "no such socket: %s", places);
+        (void) snprintf(reasons.silent, sizeof(reasons.silent), "nobody listens on %s", places);
+        (void) snprintf(reasons.denied, sizeof(reasons.denied), "permission denied to connect to %s", places);
+        (void) snprintf(reasons.strange, sizeof(reasons.strange), "what listens on %s does not answer as shmd does", places);
 }
 
 static const char *describe(int error) {
         switch (error) {
         case -ENOENT:
-                return "it is not there";
+                return reasons.missing;
         case -ECONNREFUSED:
-                return "nobody listens";
+                return reasons.silent;
         case -EACCES:
         case -EPERM:
-                return "permission denied";
+                return reasons.denied;
         default:
-                return "it does not answer as shmd does";
+                return reasons.strange;
         }
 }
 
@@ -132,7 +147,11 @@ static enum channel_daemon read_daemon(void) {
 
         if (text && strcmp(text, "user") == 0)
                 return CHANNEL_USER;
-        return text && strcmp(text, "system") == 0 ? CHANNEL_SYSTEM : CHANNEL_ANY;
+        if (text && strcmp(text, "system") == 0)
+                return CHANNEL_SYSTEM;
+        if (text && text[0] != '\0')
+                warn_once("neither user nor system, so any daemon is taken: $SHMD_PRELOAD_DAEMON is ", text);
+        return CHANNEL_ANY;
 }
 
 static void read_environment(void) {
@@ -140,6 +159,8 @@ static void read_environment(void) {
         const char *word = secure_getenv("SHMD_PRELOAD_REQUIRED");
 
         required = word && strcmp(word, "1") == 0;
+        if (word && !required && word[0] != '\0' && strcmp(word, "0") != 0)
+                warn_once("neither 1 nor 0, so no daemon is required: $SHMD_PRELOAD_REQUIRED is ", word);
         if (lifetime && !read_lifetime(lifetime))
                 warn_once("not a lifetime, so persist is taken: $SHMD_PRELOAD_LIFETIME is ", lifetime);
         if (prefix && !read_prefix(prefix))
@@ -171,6 +192,7 @@ static void init_once(void) {
         read_environment();
         choose_keepers();
         channel_init(read_daemon());
+        prepare_reasons();
         errno = saved_errno;
 }
 

@@ -182,9 +182,9 @@ test_no_daemon() {
         [ "$(wc -l <"$err")" -eq 1 ] || fail "more than a line: $(cat "$err")"
         expect 3 shmdctl --socket "$PWD/nobody" run --required -- "$calls" others
         expect 0 native env SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" "$calls" data
-        errs "libshmd-preload: no daemon, so shared memory is the system's own: it is not there"
+        errs "libshmd-preload: no daemon, so shared memory is the system's own: no such socket: $PWD/nobody"
         expect 1 env SHMD_PRELOAD_REQUIRED=1 SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" "$calls" data
-        errs 'libshmd-preload: no daemon, but it is required: it is not there'
+        errs "libshmd-preload: no daemon, but it is required: no such socket: $PWD/nobody"
         grep -q 'Connection refused' "$out" || fail "said: $(cat "$out")"
         # Whoever has closed its standard error, or made something else of it, has nothing written there.
         expect 0 native env SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" \
@@ -205,6 +205,15 @@ test_usage() {
         errs_like 'cannot preload'
         expect 0 env SHMD_PRELOAD_LIFETIME=never SHMD_PRELOAD_PREFIX=a//b "$SHMD_TEST_SHMDCTL" run -- "$calls" data
         errs_like '^libshmd-preload: not a lifetime.*never$'
+        for setting in SHMD_PRELOAD_DAEMON=mine SHMD_PRELOAD_REQUIRED=yes; do
+                expect 0 env "$setting" "$SHMD_TEST_SHMDCTL" run -- "$calls" data
+                errs_like "^libshmd-preload: neither .*\\\$${setting%=*} is ${setting#*=}$"
+        done
+        # However long, it is a line.
+        long=$(printf '%0600d' 0)
+        expect 0 env SHMD_PRELOAD_PREFIX="$long" "$SHMD_TEST_SHMDCTL" run -- "$calls" data
+        errs_like '^libshmd-preload: not the beginning of a name.*000$'
+        [ "$(wc -l <"$err")" -eq 1 ] || fail "no line: $(cat "$err")"
         expect 0 shmdctl run -- "$SHMD_TEST_SHMDCTL" list
 }
 
