@@ -44,7 +44,8 @@ static void print_gauge(FILE *file, const char *name, const char *unit, const ch
 }
 
 static void print_info(FILE *file, const char *version) {
-        print_family(file, "shmd_build", "info", "", "The version of the daemon.");
+        /* A gauge: the reader of node_exporter's textfile collector knows no info, and refuses the whole file. */
+        print_family(file, "shmd_build_info", "gauge", "", "The version of the daemon.");
         fputs("shmd_build_info{version=\"", file);
         for (const char *c = version; *c; c++) {
                 if (*c == '\\' || *c == '"')
@@ -66,9 +67,9 @@ static void print_totals(FILE *file, const struct totals *totals) {
 }
 
 static void print_store(FILE *file, const struct shmd_status *status) {
-        print_family(file, "shmd_store", "stateset", "", "Whether segments are kept for the next daemon.");
+        print_family(file, "shmd_store", "gauge", "", "1: of the states of the store, which keeps segments for the next daemon, it is this.");
         for (enum store_state state = STORE_OFF; state <= STORE_FAILING; state++)
-                fprintf(file, "shmd_store{shmd_store=\"%s\"} %d\n", store_state_name(state), store_state(status) == state);
+                fprintf(file, "shmd_store{state=\"%s\"} %d\n", store_state_name(state), store_state(status) == state);
 }
 
 static void print_daemon(const struct metrics *metrics) {
