@@ -194,7 +194,7 @@ int op_freeze(struct op_context *context, const struct shmd_wire_freeze *body) {
                 return SHMD_OF_FILE;
         /* The kernel lets nobody seal its own segments. */
         if (context->segment->backing == WIRE_BACKING_SYSV)
-                return SHMD_UNSUPPORTED;
+                return SHMD_OF_SYSV;
         return start_job(context, 0);
 }
 

@@ -548,7 +548,7 @@ static int prepare_known(struct op_context *context, const struct shmd_wire_crea
                 ret_opening->made_before = r == 0;
                 return r;
         }
-        return op_refuse(context, SHMD_EXISTS, segment);
+        return op_refuse(context, SHMD_ADOPTED, segment);
 }
 
 int opening_prepare_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body, struct opening *ret_opening) {

@@ -35,10 +35,12 @@
         STATUS(26, NOT_FOR_CALLER, EPERM, "only an administrator may do this")     \
         STATUS(27, OF_FILE, EOPNOTSUPP, "it is made of a file")                    \
         STATUS(28, NOT_KEPT, EBUSY, "its service manager would not keep the segments: restart the service there, or purge") \
-        STATUS(29, OTHER_NAMESPACE, EXDEV, "its SysV segments are in another IPC namespace than the daemon's") \
+        STATUS(29, OTHER_NAMESPACE, EXDEV, "SysV segments of another IPC namespace than the daemon's") \
         STATUS(30, KEY_TAKEN, EEXIST, "a SysV segment with this key exists")       \
         STATUS(31, NO_SYSV, EOPNOTSUPP, "this daemon has no right to the descriptors of SysV segments (shmd-sysv is not there)") \
-        STATUS(32, REMOVED, EIDRM, "it was removed from the kernel")
+        STATUS(32, REMOVED, EIDRM, "it was removed from the kernel")               \
+        STATUS(35, ADOPTED, EEXIST, "that SysV segment has another name already")  \
+        STATUS(36, OF_SYSV, EOPNOTSUPP, "it is a SysV segment, which the kernel lets nobody freeze")
 
 enum wire_status {
         SHMD_OK = 0,

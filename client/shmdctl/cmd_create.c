@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -62,6 +63,7 @@ static int check_size(struct ctl *ctl, int n_arguments, char **arguments, uint64
 }
 
 static int create_zeros(struct ctl *ctl, int n_arguments, char **arguments, struct shmd_segment **ret_segment) {
+        char action[64] = "create";
         uint64_t size_bytes;
         int status = check_size(ctl, n_arguments, arguments, &size_bytes);
         int r;
@@ -73,7 +75,9 @@ static int create_zeros(struct ctl *ctl, int n_arguments, char **arguments, stru
         if (status != STATUS_DONE)
                 return status;
         r = shmd_create(ctl->connection, arguments[0], size_bytes, create_flags(ctl), &ctl->options.create, ret_segment);
-        return r != 0 ? fail_shmd(ctl, r, "create", arguments[0]) : STATUS_DONE;
+        if (ctl->options.create.sysv)
+                snprintf(action, sizeof(action), "create SysV segment 0x%08" PRIx32 " as", ctl->options.create.sysv_number);
+        return r != 0 ? fail_shmd(ctl, r, action, arguments[0]) : STATUS_DONE;
 }
 
 /* --- of a file --- */
@@ -124,6 +128,7 @@ static int create_of_file(struct ctl *ctl, int n_arguments, char **arguments, st
 
 static int create_of_sysv(struct ctl *ctl, int n_arguments, char **arguments, struct shmd_segment **ret_segment) {
         const struct options *options = &ctl->options;
+        char action[64];
         int status = STATUS_DONE, r;
 
         if (n_arguments > 1)
@@ -137,7 +142,8 @@ static int create_of_sysv(struct ctl *ctl, int n_arguments, char **arguments, st
         if (status != STATUS_DONE)
                 return status;
         r = shmd_create(ctl->connection, arguments[0], 0, create_flags(ctl), &options->create, ret_segment);
-        return r != 0 ? fail_shmd(ctl, r, "create", arguments[0]) : STATUS_DONE;
+        snprintf(action, sizeof(action), "adopt SysV segment %" PRIu32 " as", options->create.sysv_number);
+        return r != 0 ? fail_shmd(ctl, r, action, arguments[0]) : STATUS_DONE;
 }
 
 static int create_any(struct ctl *ctl, int n_arguments, char **arguments, struct shmd_segment **ret_segment) {

@@ -8,6 +8,7 @@
 #include "shmdctl.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 /* For a segment that is there for nothing but its lock. Bytes. */
@@ -27,6 +28,22 @@ static int open_to_lock(struct ctl *ctl, const char *name, struct shmd_segment *
         return r == 0 ? STATUS_DONE : fail_shmd(ctl, r, "open", name);
 }
 
+/* Any of those who hold it: they may be many, or be gone by now. */
+static int keep_holder(const struct shmd_lock_user *user, void *userdata) {
+        if (user->pid > 0 && !user->waiting)
+                *(struct shmd_lock_user *) userdata = *user;
+        return 0;
+}
+
+static int fail_taken(struct ctl *ctl, const struct shmd_segment *segment, const char *name) {
+        struct shmd_lock_user holder = { .pid = 0 };
+
+        if (shmd_lock_users(ctl->connection, shmd_id(segment), keep_holder, &holder, NULL) == 0 && holder.pid > 0)
+                return fail("cannot lock \"%s\": pid %" PRIu32 ", %s, has the lock%s", name, holder.pid, holder.command,
+                            holder.shared ? ", shared" : "");
+        return fail("cannot lock \"%s\": another one has the lock", name);
+}
+
 static int take_lock(struct ctl *ctl, struct shmd_segment *segment, const char *name) {
         int r = shmd_prepare_locks(segment);
 
@@ -39,7 +56,7 @@ static int take_lock(struct ctl *ctl, struct shmd_segment *segment, const char *
                 return ctl->options.shared || shmd_mark_consistent(segment) == 0 ? STATUS_DONE : STATUS_FAILED;
         }
         if (r == -EBUSY || r == -ETIMEDOUT)
-                return fail("cannot lock \"%s\": another one has the lock", name);
+                return fail_taken(ctl, segment, name);
         if (r == -ENOTRECOVERABLE)
                 return fail("cannot lock \"%s\": the lock was given up when its holder had died", name);
         return r == 0 ? STATUS_DONE : fail("cannot lock \"%s\": %s", name, strerror(-r));

@@ -23,6 +23,9 @@ struct candidate {
         uint64_t bytes;
 };
 
+/* Of a name each byte of which is escaped */
+#define DESCRIPTION_MAX 1200
+
 struct plan {
         struct ctl *ctl;
         struct scan scan;
@@ -95,6 +98,16 @@ static int refuse(const char *argument, const struct scan_find *find) {
         return fail("cannot reclaim \"%s\": it is not of that age or user", argument);
 }
 
+static int fail_ambiguous(const struct plan *plan, const char *argument, const struct scan_find *a, const struct scan_find *b) {
+        if (a->kind != b->kind)
+                return fail_usage(plan->ctl, "\"%s\" is both of %s and of %s: say --kind", argument, scan_kind_name(a->kind),
+                                  scan_kind_name(b->kind));
+        if (a->space != b->space)
+                return fail_usage(plan->ctl, "\"%s\" is in more than one namespace", argument);
+        return fail_usage(plan->ctl, "\"%s\" is one's name and another one's id: say which by its id, or its name with a slash before it",
+                          argument);
+}
+
 static int choose_one(struct plan *plan, const struct leak_filter *filter, const char *argument) {
         const struct scan_find *found = NULL;
 
@@ -104,8 +117,7 @@ static int choose_one(struct plan *plan, const struct leak_filter *filter, const
                 if (!is_meant(find, argument))
                         continue;
                 if (found)
-                        return fail_usage(plan->ctl, "\"%s\" is both of %s and of %s: say --kind, or which by its id", argument,
-                                          scan_kind_name(found->kind), scan_kind_name(find->kind));
+                        return fail_ambiguous(plan, argument, found, find);
                 found = find;
         }
         if (!found || found->verdict != SCAN_LEAKED || !leak_matches(found, filter))
@@ -169,27 +181,35 @@ static void free_one(struct ctl *ctl, struct candidate *candidate) {
                 candidate->result = reclaim(candidate->find, &candidate->bytes);
 }
 
+/* Escaped: names are made by anybody, and logs are made of lines. */
 static const char *describe(const struct scan_find *find, char *buffer, size_t size) {
-        const char *kind = scan_kind_name(find->kind);
+        FILE *file = fmemopen(buffer, size, "w");
 
-        if (find->kind == SCAN_POSIX)
-                snprintf(buffer, size, "%s %s", kind, find->name);
-        else
-                snprintf(buffer, size, "%s %" PRIu64 " (%s)", kind, find->id, find->name);
+        if (!file)
+                fail_memory();
+        fputs(scan_kind_name(find->kind), file);
+        if (find->kind == SCAN_POSIX) {
+                fputc(' ', file);
+                print_escaped(file, find->name);
+        } else {
+                fprintf(file, " %" PRIu64 " (", find->id);
+                print_escaped(file, find->name);
+                fputc(')', file);
+        }
+        fclose(file);
+        buffer[size - 1] = '\0';
         return buffer;
 }
 
 static int tell(const struct ctl *ctl, const struct candidate *candidate) {
-        char name[400], bytes[TEXT_SIZE_MAX];
+        char name[DESCRIPTION_MAX], bytes[TEXT_SIZE_MAX];
 
         describe(candidate->find, name, sizeof(name));
         if (candidate->result == RECLAIM_FREED) {
                 syslog(LOG_NOTICE, "reclaimed %s of user %" PRIu32 ", %" PRIu64 " bytes: %s", name, candidate->find->uid,
                        candidate->bytes, candidate->find->reason);
                 if (!ctl->options.json) {
-                        fputs("freed ", stdout);
-                        print_escaped(stdout, name);
-                        printf(", %s\n", format_size(candidate->bytes, ctl->options.bytes, bytes));
+                        printf("freed %s, %s\n", name, format_size(candidate->bytes, ctl->options.bytes, bytes));
                 }
                 return STATUS_DONE;
         }
@@ -205,16 +225,14 @@ static bool is_for_report(const struct candidate *candidate) {
 
 static int report(const struct ctl *ctl, const struct candidate *candidate) {
         const struct scan_find *find = candidate->find;
-        char name[400], size[TEXT_SIZE_MAX], age[TEXT_SIZE_MAX];
+        char name[DESCRIPTION_MAX], size[TEXT_SIZE_MAX], age[TEXT_SIZE_MAX];
 
         describe(find, name, sizeof(name));
         syslog(LOG_NOTICE, "leaked: %s of user %" PRIu32 ", %" PRIu64 " bytes: %s", name, find->uid, find->resident_bytes,
                find->reason);
         if (ctl->options.json)
                 return STATUS_DONE;
-        fputs("leaked ", stdout);
-        print_escaped(stdout, name);
-        printf(", %s, unused for %s: %s\n", format_size(find->resident_bytes, ctl->options.bytes, size),
+        printf("leaked %s, %s, unused for %s: %s\n", name, format_size(find->resident_bytes, ctl->options.bytes, size),
                format_duration(leak_age_usec(find), age), find->reason);
         return STATUS_DONE;
 }
@@ -341,6 +359,8 @@ static int check_options(const struct ctl *ctl, int n_arguments) {
 
         if (options->rules && (n_arguments > 0 || options->kinds || options->has_uid || options->min_age_usec != UINT64_MAX))
                 return fail_usage(ctl, "with --rules it is the rules that say which");
+        if (!options->rules && !options->yes && !options->dry_run && options->json)
+                return fail_usage(ctl, "with --json nobody is asked: say --yes, or --dry-run to see what would be freed");
         if (!options->rules && !options->yes && !options->dry_run && !isatty(STDIN_FILENO))
                 return fail_usage(ctl, "there is no terminal to ask on: say --yes, or --dry-run to see what would be freed");
         return STATUS_DONE;
@@ -368,6 +388,8 @@ int cmd_reclaim(struct ctl *ctl, int n_arguments, char **arguments) {
                 print_plan(&listing, &plan);
         if (options->dry_run)
                 return options->json ? MAX(print_json(&plan), failure) : failure;
+        if (asks && plan.count == 0 && failure == STATUS_DONE)
+                fputs("nothing to free\n", stderr);
         if (asks && (plan.count == 0 || !confirm(&plan)))
                 return failure;
         status = carry_out(&plan);

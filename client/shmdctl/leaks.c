@@ -126,8 +126,10 @@ static int scan_segments(struct ctl *ctl, bool alone, struct scan *scan) {
         status = connect_to_daemon(ctl);
         if (status == STATUS_DONE)
                 return list_segments(ctl, scan);
-        if (status == STATUS_NO_DAEMON && !alone && ctl->options.daemon == DAEMON_DEFAULT)
-                return STATUS_DONE; /* it has been said */
+        if (status == STATUS_NO_DAEMON && !alone && ctl->options.daemon == DAEMON_DEFAULT) {
+                fail("segments of shmd are left out");
+                return STATUS_DONE;
+        }
         return status;
 }
 

@@ -64,7 +64,7 @@ void leaks_spare_sysv(struct ctl *ctl, struct scan *scan) {
         for (size_t i = 0; i < scan->count && kept.count > 0; i++) {
                 struct scan_find *find = &scan->finds[i];
 
-                if (find->kind == SCAN_SYSV && find->space && find->space->pid == 0 && find->verdict != SCAN_IN_USE)
+                if (find->kind == SCAN_SYSV && find->space && find->space->pid == 0 && !find->attachments)
                         spare(&kept, find);
         }
         free(kept.items);

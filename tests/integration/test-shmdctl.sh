@@ -371,7 +371,7 @@ test_lock() {
         expect 0 shmdctl lock job --create --shared -- true
         lock_in_background job --create
         expect 1 shmdctl lock job --timeout 0 -- touch too-early
-        errs 'shmdctl: cannot lock "job": another one has the lock'
+        errs_like '^shmdctl: cannot lock "job": pid [0-9]+, [a-z-]+, has the lock$'
         expect 1 shmdctl lock job --shared --timeout 0.01 -- touch too-early
         [ ! -e too-early ] || fail 'lock: two at a time'
         expect 0 shmdctl --json show job
