@@ -97,7 +97,7 @@ static size_t terminal_width(void) {
 static size_t column_width(const struct listing *listing, size_t number) {
         size_t width = listing->widths[number];
 
-        if (listing->columns[number]->flags & SCOLS_FL_TRUNC)
+        if (listing->columns[number]->flags & (SCOLS_FL_TRUNC | SCOLS_FL_WRAP))
                 width = MIN(width, NAME_WIDTH);
         return MAX(width, strlen(listing->columns[number]->heading)) + 1;
 }
@@ -107,8 +107,11 @@ static void fit_listing(struct listing *listing) {
         const struct column_set *set = listing->set;
         size_t available = terminal_width(), width = 0;
 
-        for (size_t i = 0; i < listing->n_columns; i++)
+        for (size_t i = 0; i < listing->n_columns; i++) {
                 width += column_width(listing, i);
+                if (listing->widths[i] <= NAME_WIDTH)
+                        table_keep_column(listing->table, i);
+        }
         for (const char *const *name = set->dispensable; *name && width > available; name++) {
                 size_t number = (size_t) (column_find(set, *name) - set->columns);
 

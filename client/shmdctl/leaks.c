@@ -346,7 +346,7 @@ COLUMN(unit) {
 static const struct column columns[] = {
         { "kind", "KIND", "shmd, posix or sysv", 0, column_kind },
         { "id", "ID", "of shmd, the inode, or shmid", SCOLS_FL_RIGHT, column_id },
-        { "name", "NAME", "name; of sysv, the key", SCOLS_FL_TRUNC, column_name },
+        { "name", "NAME", "name; of sysv, the key", SCOLS_FL_WRAP, column_name },
         { "size", "SIZE", "size", SCOLS_FL_RIGHT, column_size },
         { "resident", "RESIDENT", "how much of it exists in memory", SCOLS_FL_RIGHT, column_resident },
         { "owner", "OWNER", "its user", 0, column_owner },

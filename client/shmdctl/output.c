@@ -40,6 +40,13 @@ void table_hide_column(struct libscols_table *table, size_t number) {
         scols_column_set_flags(column, scols_column_get_flags(column) | SCOLS_FL_HIDDEN);
 }
 
+/* What has room anyway is never made narrower for the sake of another column. */
+void table_keep_column(struct libscols_table *table, size_t number) {
+        struct libscols_column *column = scols_table_get_column(table, number);
+
+        scols_column_set_flags(column, scols_column_get_flags(column) & ~(SCOLS_FL_TRUNC | SCOLS_FL_WRAP));
+}
+
 void table_add_row(struct libscols_table *table, size_t n_cells, const char *const *cells) {
         struct libscols_line *line = scols_table_new_line(table, NULL);
 

@@ -274,6 +274,7 @@ struct json_object;
 struct libscols_table *table_new(const struct ctl *ctl);
 void table_add_column(struct libscols_table *table, const char *heading, int flags); /* SCOLS_FL_* */
 void table_hide_column(struct libscols_table *table, size_t number);
+void table_keep_column(struct libscols_table *table, size_t number);
 /* Adds a row of that many cells, which are copied. */
 void table_add_row(struct libscols_table *table, size_t n_cells, const char *const *cells);
 /* Prints and frees; prints nothing at all if there is no row. */

@@ -8,6 +8,7 @@
 #include <curses.h>
 #include <inttypes.h>
 #include <locale.h>
+#include <stdlib.h>
 #include <string.h>
 #include <wchar.h>
 
@@ -57,14 +58,83 @@ static void draw_text(int line, int column, const char *text) {
         }
 }
 
+/* What stands before the name. On a narrow terminal what is dispensable goes, but for what is sorted by. */
+enum field {
+        FIELD_SIZE,
+        FIELD_RESIDENT,
+        FIELD_HOLDERS,
+        FIELD_RATE,
+        FIELD_OWNER,
+        FIELDS,
+};
+
+static const struct {
+        const char *title;
+        int width; /* negative: to the left */
+        enum top_order order;
+} fields[FIELDS] = {
+        [FIELD_SIZE] = { "SIZE", 10, TOP_SIZE },       [FIELD_RESIDENT] = { "RESIDENT", 10, TOP_RESIDENT },
+        [FIELD_HOLDERS] = { "HOLDERS", 8, TOP_HOLDERS }, [FIELD_RATE] = { "OPENS/S", 9, TOP_OPENS },
+        [FIELD_OWNER] = { "OWNER", -10, TOP_ORDERS },
+};
+
+/* Columns of the screen; a name shall have so many at least. */
+#define NAME_ROOM 24
+
+static unsigned fields_that_fit(enum top_order order) {
+        static const enum field dispensable[] = { FIELD_OWNER, FIELD_HOLDERS, FIELD_RATE, FIELD_SIZE, FIELD_RESIDENT };
+        unsigned chosen = (1u << FIELDS) - 1;
+        int used = 0;
+
+        for (size_t i = 0; i < FIELDS; i++)
+                used += abs(fields[i].width) + 1;
+        for (size_t i = 0; i < FIELDS && used + NAME_ROOM > COLS; i++) {
+                enum field field = dispensable[i];
+
+                if (fields[field].order == order)
+                        continue;
+                chosen &= ~(1u << field);
+                used -= abs(fields[field].width) + 1;
+        }
+        return chosen;
+}
+
+static void draw_line(const struct screen *screen, int line, const char *const cells[FIELDS], const char *name) {
+        unsigned chosen = fields_that_fit(screen->top->order);
+        char text[200];
+        int column = 0;
+
+        for (size_t i = 0; i < FIELDS; i++) {
+                if (!(chosen & 1u << i))
+                        continue;
+                snprintf(text, sizeof(text), "%*.*s ", fields[i].width, fields[i].width < 0 ? -fields[i].width : 30, cells[i]);
+                draw_text(line, column, text);
+                column += MAX(abs(fields[i].width) + 1, (int) strlen(text));
+        }
+        draw_text(line, column, name);
+}
+
+static void draw_titles(const struct screen *screen, int line) {
+        const char *cells[FIELDS];
+
+        for (size_t i = 0; i < FIELDS; i++)
+                cells[i] = fields[i].title;
+        attron(A_REVERSE);
+        mvhline(line, 0, ' ', COLS);
+        draw_line(screen, line, cells, "NAME");
+        attroff(A_REVERSE);
+}
+
 static void draw_row(const struct screen *screen, int line, const struct top_row *row) {
         bool exact = screen->ctl->options.bytes;
-        char size[TEXT_SIZE_MAX], resident[TEXT_SIZE_MAX], text[200];
+        char size[TEXT_SIZE_MAX], resident[TEXT_SIZE_MAX], holders[16], rate[32];
+        const char *cells[FIELDS] = { size, resident, holders, rate, user_name(row->uid) };
 
-        snprintf(text, sizeof(text), "%10s %10s %8" PRIu32 " %9.1f %-10.10s ", format_size(row->size_bytes, exact, size),
-                 format_size(row->resident_bytes, exact, resident), row->holders, row->rate, user_name(row->uid));
-        draw_text(line, 0, text);
-        draw_text(line, 53, row->name);
+        format_size(row->size_bytes, exact, size);
+        format_size(row->resident_bytes, exact, resident);
+        snprintf(holders, sizeof(holders), "%" PRIu32, row->holders);
+        snprintf(rate, sizeof(rate), "%.1f", row->rate);
+        draw_line(screen, line, cells, row->name);
 }
 
 static void draw_header(const struct screen *screen) {
@@ -85,20 +155,19 @@ static void draw_header(const struct screen *screen) {
         else
                 snprintf(text, sizeof(text), "by %s%s; ? for help", top_order_name(top->order), top->reverse ? ", reversed" : "");
         draw_text(2, 0, text);
-        attron(A_REVERSE);
-        mvhline(3, 0, ' ', COLS);
-        draw_text(3, 0, "      SIZE   RESIDENT  HOLDERS   OPENS/S OWNER      NAME");
-        attroff(A_REVERSE);
+        draw_titles(screen, HEADER_LINES - 1);
 }
 
 static void draw_help(void) {
         static const char *const lines[] = {
-                "s r h o n i   by size, resident, holders, opens a second, name, id",
-                "R             the other way round",
-                "/             only names that contain what follows; Enter ends it, Esc takes it back",
-                "arrows, Page Up, Page Down, Home, End",
-                "space         another picture at once",
-                "q             quit",
+                "s r h  by size, resident, holders",
+                "o n i  by opens a second, name, id",
+                "R      the other way round",
+                "/      names with what follows:",
+                "       Enter ends it, Esc clears it",
+                "arrows, Page Up and Down, Home, End",
+                "space  another picture at once",
+                "q      quit",
         };
 
         for (size_t i = 0; i < ELEMENTSOF(lines); i++)
@@ -240,14 +309,24 @@ static void loop(struct screen *screen, uint64_t interval_usec) {
         }
 }
 
+/* There are some that can't be written to but at their last line. */
+static bool is_usable(void) {
+        const char *cursor_address = tigetstr("cup");
+
+        return cursor_address && cursor_address != (const char *) -1;
+}
+
 int top_run(struct ctl *ctl, struct top *top, uint64_t interval_usec) {
         struct screen screen = { .ctl = ctl, .top = top };
         SCREEN *terminal;
 
         top_arrange(top);
         terminal = newterm(NULL, stdout, stdin);
-        if (!terminal)
-                return fail("this terminal can't be used: $TERM is \"%s\"", getenv("TERM") ? getenv("TERM") : "");
+        if (!terminal || !is_usable()) {
+                if (terminal)
+                        delscreen(terminal);
+                return fail("this terminal can't be used, $TERM is \"%s\": say --once", getenv("TERM") ? getenv("TERM") : "");
+        }
         interrupt_catch(); /* curses has put its own handlers */
         cbreak();
         noecho();

@@ -55,6 +55,28 @@ test_reclaim() {
         [ "$(wc -l <"$out")" -eq 3 ] || fail "freed: $(cat "$out")"
 }
 
+# --- a narrow terminal ---
+
+# Who is asked whether to free something has to see what.
+test_narrow() {
+        shmdctl create a-name-of-24-characters- 4K || fail "create"
+        cat >narrow.py <<'PYTHON'
+import fcntl, os, pty, struct, sys, termios
+pid, terminal = pty.fork()
+if pid == 0:
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 44, 0, 0))
+    os.execv(os.environ["SHMD_TEST_SHMDCTL"], ["shmdctl", "reclaim", "--kind", "shmd", "--min-age", "0"])
+seen = b""
+while b"[y/N]" not in seen:
+    seen += os.read(terminal, 4096)
+os.write(terminal, b"n\n")
+print(seen.decode())
+PYTHON
+        expect 0 timeout 60 python3 narrow.py
+        grep -q 'a-name-of-24-characters- ' "$out" || fail "said: $(cat "$out")"
+        expect 0 shmdctl rm a-name-of-24-characters-
+}
+
 # --- without a daemon ---
 
 test_no_daemon() {
@@ -66,6 +88,6 @@ shmdctl: segments of shmd are left out"
         done
 }
 
-for part in lock sysv reclaim no_daemon; do
+for part in lock sysv reclaim narrow no_daemon; do
         "test_$part"
 done

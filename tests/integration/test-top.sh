@@ -71,8 +71,12 @@ press(b"/many/09", b"names with: many/09", b"many/09")
 press(b"77\n", b"many/0977")
 press(b"\x1b", b"by name", b"large")
 press(b"R", b"reversed", b"small")
-press(b"?", b"only names that contain")
-press(b"s", b"by size")
+press(b"?", b"names with what follows")
+press(b"s", b"by size", b"OWNER      NAME")
+# On a narrow terminal it is the names that stay, and what they are sorted by.
+fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+press(b"r", b"by resident", b"RESIDENT NAME")
+press(b"h", b"by holders", b"HOLDERS NAME")
 os.write(terminal, b"q")
 _, status = os.waitpid(pid, 0)
 assert status == 0, status
@@ -87,6 +91,15 @@ os.kill(pid, signal.SIGTERM)
 wait_for(b"\x1b[?1049l")
 _, status = os.waitpid(pid, 0)
 assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM, status
+# A terminal on which nothing can be drawn
+seen = b""
+pid, terminal = pty.fork()
+if pid == 0:
+    os.environ["TERM"] = "dumb"
+    os.execv(os.environ["SHMD_TEST_SHMDCTL"], ["shmdctl", "top"])
+wait_for(b"$TERM is \"dumb\": say --once")
+_, status = os.waitpid(pid, 0)
+assert os.WEXITSTATUS(status) == 1, status
 PYTHON
 cat >many.c <<'SOURCE'
 #include <shmd.h>
