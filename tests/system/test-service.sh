@@ -339,6 +339,8 @@ test_reclaim_unit() {
         m systemctl start shmd-reclaim.service || fail "$(m journalctl -b -u shmd-reclaim.service --no-pager)"
         m test ! -e /dev/shm/leaked-file || fail "the leaked file is still there"
         m test -e /dev/shm/kept-file || fail "a file went that no rule is about"
+        m journalctl --sync
+        [ "$(journal shmd-reclaim.service | grep -c leaked-file)" -eq 1 ] || fail "logged: $(journal shmd-reclaim.service)"
         m rm /etc/shmd/shmd.conf /dev/shm/kept-file
         expect 0 m systemctl reset-failed
 }
