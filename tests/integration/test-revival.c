@@ -337,7 +337,7 @@ static bool shmdctl_says(const char *arguments, const char *words) {
 static void check_shown(const char *state, const char *failure) {
         char metric[64];
 
-        snprintf(metric, sizeof(metric), "shmd_store{shmd_store=\"%s\"} 1\n", state);
+        snprintf(metric, sizeof(metric), "shmd_store{state=\"%s\"} 1\n", state);
         ck_assert(shmdctl_says("metrics", metric));
         ck_assert(shmdctl_says("status", failure));
         ck_assert(shmdctl_says("--json status", failure));
