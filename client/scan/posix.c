@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Files in /dev/shm, and in directories below it: symbolic links are not followed, other mounts not entered.
+ * Files in /dev/shm, and in directories below it: symbolic links are not followed, mount points not entered; a file can be one, too.
+ * What is in another file system may be anybody's, and may never answer.
  *
  * The caller ignores SIGIO, which is what the kernel sends to whoever has a lease that somebody waits for.
  */
@@ -9,13 +10,19 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 
 #include "util.h"
+
+static bool is_out_of_something(int error) {
+        return error == -ENOMEM || error == -EMFILE || error == -ENFILE;
+}
 
 /* Of directories within directories; each costs a descriptor. */
 #define DEPTH_MAX 64u
@@ -50,17 +57,40 @@ void scan_describe_file(struct scan_find *find, const struct stat *st) {
         find->stamp = stamp_of(st);
 }
 
+/* --- what a name right there leads to: no link, no mount point --- */
+
+static int open_beneath(int directory_fd, const char *name, int flags) {
+        struct open_how how = {
+                .flags = (uint64_t) (flags | O_NOFOLLOW | O_CLOEXEC),
+                .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH,
+        };
+        int fd = (int) syscall(SYS_openat2, directory_fd, name, &how, sizeof(how));
+
+        return fd < 0 ? negative_errno() : fd;
+}
+
+/* Without opening it: a FIFO or a device would notice. -ENOENT: no regular file that is ours to look at. */
+static int stat_file(int directory_fd, const char *name, struct stat *ret_st) {
+        _cleanup_close_ int fd = open_beneath(directory_fd, name, O_PATH);
+
+        if (fd < 0)
+                return is_out_of_something(fd) ? fd : -ENOENT;
+        if (fstat(fd, ret_st) < 0)
+                return negative_errno();
+        return S_ISREG(ret_st->st_mode) ? 0 : -ENOENT;
+}
+
 /* --- the kernel's answer --- */
 
 static int open_file(int directory_fd, const char *name) {
         /* Without O_NONBLOCK we might wait for somebody else's lease. A read-only descriptor will do for a lease; where
          * the mode lets its owner only write, a write-only one. */
-        int flags = O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
-        int fd = openat(directory_fd, name, O_RDONLY | flags);
+        int flags = O_NONBLOCK | O_NOCTTY;
+        int fd = open_beneath(directory_fd, name, O_RDONLY | flags);
 
-        if (fd < 0 && errno == EACCES)
-                fd = openat(directory_fd, name, O_WRONLY | flags);
-        return fd < 0 ? negative_errno() : fd;
+        if (fd == -EACCES)
+                fd = open_beneath(directory_fd, name, O_WRONLY | flags);
+        return fd;
 }
 
 /* A lease that is there, and that nobody waits for. */
@@ -74,27 +104,34 @@ static int take_lease(int fd) {
         return fcntl(fd, F_GETLEASE) == F_WRLCK;
 }
 
+/* A name that led to a regular file a moment ago could not be opened. As scan_lease_file(). */
+static int judge_unopened(int error) {
+        switch (error) {
+        case -EWOULDBLOCK: /* it is leased: by its user, or another scan */
+        case -ETXTBSY:     /* it is executed */
+                return 0;
+        case -ENOENT:
+        case -ELOOP:
+        case -EXDEV:
+        case -ENXIO:
+                return -ENOENT; /* something else is there by now */
+        default:
+                return is_out_of_something(error) ? error : -EACCES;
+        }
+}
+
 int scan_lease_file(int directory_fd, const char *name, struct stat *ret_st, int *ret_fd) {
-        struct stat before, st;
         _cleanup_close_ int fd = -EBADF;
+        struct stat before, st;
         int r;
 
-        /* Nothing but regular files is opened: a FIFO or a device would notice. */
-        if (fstatat(directory_fd, name, &before, AT_SYMLINK_NOFOLLOW) < 0)
-                return negative_errno();
-        if (!S_ISREG(before.st_mode))
-                return -ENOENT;
+        r = stat_file(directory_fd, name, &before);
+        if (r < 0)
+                return r;
+        *ret_st = before;
         fd = open_file(directory_fd, name);
-        if (fd == -EWOULDBLOCK) {
-                *ret_st = before; /* it is leased: by its user, or another scan */
-                return 0;
-        }
-        if (fd == -EACCES || fd == -EPERM) {
-                *ret_st = before;
-                return -EACCES;
-        }
         if (fd < 0)
-                return fd == -ELOOP ? -ENOENT : fd;
+                return judge_unopened(fd);
         if (fstat(fd, &st) < 0)
                 return negative_errno();
         if (st.st_ino != before.st_ino || st.st_dev != before.st_dev || !S_ISREG(st.st_mode))
@@ -114,9 +151,10 @@ int scan_lease_file(int directory_fd, const char *name, struct stat *ret_st, int
 /* --- one file --- */
 
 static uint64_t born_usec(int directory_fd, const char *name) {
+        _cleanup_close_ int fd = open_beneath(directory_fd, name, O_PATH);
         struct statx st;
 
-        if (statx(directory_fd, name, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &st) < 0 || !(st.stx_mask & STATX_BTIME))
+        if (fd < 0 || statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &st) < 0 || !(st.stx_mask & STATX_BTIME))
                 return 0;
         return (uint64_t) st.stx_btime.tv_sec * 1000000 + st.stx_btime.tv_nsec / 1000;
 }
@@ -143,32 +181,37 @@ static int note_file(struct scan *scan, const struct scan_space *space, int dire
                                 "the kernel says that no process has it open or mapped");
         } else if (r == -EACCES) {
                 find->created_usec = born_usec(directory_fd, name);
-                find->verdict = SCAN_UNKNOWN; /* with no reason yet: pending */
-                scan->pending++;
+                find->verdict = SCAN_UNKNOWN; /* with no reason yet: scan_processes() */
         }
         return 0;
 }
 
 /* --- directories --- */
 
-/* A directory right there: no link, no mount point. */
 static int open_directory(int directory_fd, const char *name) {
-        struct open_how how = {
-                .flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
-                .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH,
-        };
-        int fd = (int) syscall(SYS_openat2, directory_fd, name, &how, sizeof(how));
+        _cleanup_close_ int fd = open_beneath(directory_fd, name, O_RDONLY | O_DIRECTORY);
 
-        return fd < 0 ? negative_errno() : fd;
+        if (fd < 0)
+                return fd;
+        /* With the right to read it alone there are names to be had, but not what they lead to. */
+        if (faccessat(fd, ".", X_OK, AT_EACCESS) < 0)
+                return negative_errno();
+        return TAKE_FD(fd);
 }
 
-static int note_closed_directory(struct scan *scan, const struct scan_space *space, const char *path, int error) {
+static int note_closed_directory(struct scan *scan, const struct scan_space *space, int directory_fd, const char *name,
+                                 const char *path, int error) {
+        _cleanup_close_ int fd = open_beneath(directory_fd, name, O_PATH);
         struct scan_find *find = scan_add(scan, SCAN_POSIX, space, path);
+        struct stat st;
 
         if (!find)
                 return -ENOMEM;
+        if (fd >= 0 && fstat(fd, &st) == 0)
+                scan_describe_file(find, &st);
         find->verdict = SCAN_UNKNOWN;
-        (void) snprintf(find->reason, sizeof(find->reason), "a directory that can't be looked into: %s", strerror(-error));
+        (void) snprintf(find->reason, sizeof(find->reason), "a directory that can't be looked into: %s",
+                        error == -ELOOP ? "too many levels of directories" : strerror(-error));
         return 0;
 }
 
@@ -183,12 +226,10 @@ static int walk_into(struct scan *scan, const struct scan_space *space, int dire
         case -EXDEV:  /* a mount of something else */
         case -ENOTDIR:
                 return 0;
-        case -EACCES:
-        case -EPERM:
-        case -ELOOP:
-                return note_closed_directory(scan, space, path, fd);
         default:
-                return fd < 0 ? fd : walk(scan, space, fd, path, depth + 1);
+                if (fd < 0)
+                        return is_out_of_something(fd) ? fd : note_closed_directory(scan, space, directory_fd, name, path, fd);
+                return walk(scan, space, fd, path, depth + 1);
         }
 }
 
@@ -230,6 +271,23 @@ static int walk(struct scan *scan, const struct scan_space *space, int take_fd, 
         return r;
 }
 
+int scan_note_unseen(struct scan *scan, const struct scan_space *space, const char *reason) {
+        struct scan_find *find = scan_add(scan, SCAN_POSIX, space, ".");
+
+        if (!find)
+                return -ENOMEM;
+        find->verdict = SCAN_UNKNOWN;
+        (void) snprintf(find->reason, sizeof(find->reason), "%s", reason);
+        return 0;
+}
+
+/* Of others the kernel may not know all who have a file: a layer of theirs is used elsewhere, too, or a server is between. */
+static bool is_in_memory(int fd) {
+        struct statfs fs;
+
+        return fstatfs(fd, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
 int scan_posix_space(struct scan *scan, const struct scan_space *space) {
         int fd = openat(space->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
@@ -243,5 +301,9 @@ int scan_posix(struct scan *scan) {
         if (fd < 0)
                 return errno == ENOENT ? 0 : negative_errno();
         space = scan_add_space(scan, fd, 0, "");
-        return space ? scan_posix_space(scan, space) : -ENOMEM;
+        if (!space)
+                return -ENOMEM;
+        if (!is_in_memory(fd))
+                return scan_note_unseen(scan, space, "all of " SCAN_DIRECTORY ": it is not a tmpfs, of which the kernel knows who has what");
+        return scan_posix_space(scan, space);
 }

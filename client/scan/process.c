@@ -9,17 +9,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/kcmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 
 #include "util.h"
 
-static ssize_t read_start(const char *path, char *buffer, size_t size) {
-        _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+static ssize_t read_start(int directory_fd, const char *path, char *buffer, size_t size) {
+        _cleanup_close_ int fd = openat(directory_fd, path, O_RDONLY | O_CLOEXEC);
         ssize_t n;
 
         if (fd < 0)
@@ -47,7 +50,7 @@ static int process_read(uint32_t pid, struct process *ret) {
         ssize_t n;
 
         (void) snprintf(path, sizeof(path), "/proc/%" PRIu32 "/stat", pid);
-        n = read_start(path, text, sizeof(text));
+        n = read_start(AT_FDCWD, path, text, sizeof(text));
         if (n < 0)
                 return (int) n;
         rest = strrchr(text, ')'); /* a command may have blanks and parentheses */
@@ -65,6 +68,36 @@ static bool proc_is_ours(void) {
         if (known < 0)
                 known = readlink("/proc/self", text, sizeof(text) - 1) > 0 && strtol(text, NULL, 10) == getpid();
         return known;
+}
+
+/* include/linux/proc_ns.h: PROC_PID_INIT_INO, which no kernel may change. */
+#define FIRST_PID_NAMESPACE "pid:[4026531836]"
+
+/* proc(5), hidepid=: what we may not look into is not even listed. */
+static bool hides_processes(void) {
+        _cleanup_free_ char *line = NULL;
+        bool hides = false;
+        size_t size = 0;
+        FILE *file = fopen("/proc/self/mounts", "re");
+
+        if (!file)
+                return true;
+        while (getline(&line, &size, file) > 0) {
+                const char *place = strchr(line, ' '), *option = strstr(line, "hidepid=");
+
+                if (place && strncmp(place, " /proc proc ", 12) == 0)
+                        hides = option && strncmp(option, "hidepid=off", 11) != 0 && option[8] != '0';
+        }
+        (void) fclose(file);
+        return hides;
+}
+
+/* Outside of a pid namespace there are others, that may have what is in it. */
+static bool shows_all_processes(void) {
+        char text[64] = "";
+
+        return readlink("/proc/self/ns/pid", text, sizeof(text) - 1) > 0 && strcmp(text, FIRST_PID_NAMESPACE) == 0 &&
+               proc_is_ours() && !hides_processes();
 }
 
 /* 0 and what /proc has of it; or positive: the verdict that needs no more. */
@@ -103,12 +136,14 @@ static uint64_t clock_usec(clockid_t clock) {
 enum scan_process scan_process_since(uint32_t pid, uint64_t usec) {
         enum scan_process verdict;
         struct process process;
-        uint64_t started_usec;
+        uint64_t booted_usec, started_usec;
 
         if (process_find(pid, &process, &verdict) > 0)
                 return verdict;
-        started_usec = clock_usec(CLOCK_REALTIME) - clock_usec(CLOCK_BOOTTIME) +
-                       process.started * 1000000 / (uint64_t) sysconf(_SC_CLK_TCK);
+        booted_usec = clock_usec(CLOCK_REALTIME) - clock_usec(CLOCK_BOOTTIME);
+        if (usec + SLACK_USEC < booted_usec)
+                return SCAN_PROCESS_UNTIMED; /* nothing that is here now was before the machine's start */
+        started_usec = booted_usec + process.started * 1000000 / (uint64_t) sysconf(_SC_CLK_TCK);
         return started_usec > usec + SLACK_USEC ? SCAN_PROCESS_REUSED : SCAN_PROCESS_ALIVE;
 }
 
@@ -126,7 +161,7 @@ bool scan_process_unit(pid_t pid, char *unit, size_t size) {
         const char *best = NULL;
 
         (void) snprintf(path, sizeof(path), "/proc/%d/cgroup", (int) pid);
-        if (read_start(path, text, sizeof(text)) < 0)
+        if (read_start(AT_FDCWD, path, text, sizeof(text)) < 0)
                 return false;
         while ((line = strsep(&rest, "\n"))) {
                 const char *colon = strchr(line, ':'), *group = colon ? strchr(colon + 1, ':') : NULL;
@@ -147,12 +182,33 @@ struct lookup {
         struct scan *scan;
         size_t *slots; /* index of a find, plus one */
         size_t mask;
+        uint64_t sysv_device; /* of all SysV segments' memory */
         uint32_t pid;
-        size_t noted; /* the find that this process was last noted at, plus one: most mappings come in runs */
+        int process_fd;     /* its directory in /proc */
+        unsigned in_flight; /* descriptors in the queues of sockets: no process has them */
+        bool partial;       /* there may be processes that are not in /proc */
 };
 
-static bool is_pending(const struct scan_find *find) {
+/* A file that the kernel could not be asked about. */
+static bool is_pending_file(const struct scan_find *find) {
         return find->kind == SCAN_POSIX && find->verdict == SCAN_UNKNOWN && !find->reason[0];
+}
+
+/* The kernel counts attachments. A segment that was handed out by descriptor can be in use without any. */
+static bool is_unattached(const struct scan_find *find) {
+        return find->kind == SCAN_SYSV && find->verdict == SCAN_LEAKED;
+}
+
+static bool is_pending(const struct scan_find *find) {
+        return is_pending_file(find) || is_unattached(find);
+}
+
+static size_t count_pending(const struct scan *scan) {
+        size_t count = 0;
+
+        for (size_t i = 0; i < scan->count; i++)
+                count += is_pending(&scan->finds[i]);
+        return count;
 }
 
 static size_t hash(uint64_t device, uint64_t inode) {
@@ -161,24 +217,43 @@ static size_t hash(uint64_t device, uint64_t inode) {
         return (size_t) (h >> 20);
 }
 
-static int lookup_init(struct lookup *lookup, struct scan *scan) {
+/* The file system of memfds and SysV segments, which has no name. Zero: there is none to be had. */
+static uint64_t memory_device(void) {
+        _cleanup_close_ int fd = memfd_create("shmdctl", MFD_CLOEXEC);
+        struct stat st;
+
+        return fd >= 0 && fstat(fd, &st) == 0 ? st.st_dev : 0;
+}
+
+/* ipc/shm.c: the inode's number is the segment's. */
+static void lookup_add(struct lookup *lookup, size_t number) {
+        struct scan_find *find = &lookup->scan->finds[number];
+        size_t slot;
+
+        if (find->kind == SCAN_SYSV)
+                find->device = lookup->sysv_device;
+        for (slot = hash(find->device, find->id) & lookup->mask; lookup->slots[slot]; slot = (slot + 1) & lookup->mask)
+                ;
+        lookup->slots[slot] = number + 1;
+}
+
+static int lookup_init(struct lookup *lookup, struct scan *scan, size_t pending) {
         size_t slots = 64;
 
-        while (slots < 2 * scan->pending)
+        while (slots < 2 * pending)
                 slots *= 2;
-        *lookup = (struct lookup) { .scan = scan, .slots = calloc(slots, sizeof(size_t)), .mask = slots - 1 };
+        *lookup = (struct lookup) {
+                .scan = scan,
+                .slots = calloc(slots, sizeof(size_t)),
+                .mask = slots - 1,
+                .sysv_device = memory_device(),
+                .partial = !shows_all_processes(),
+        };
         if (!lookup->slots)
                 return -ENOMEM;
-        for (size_t i = 0; i < scan->count; i++) {
-                const struct scan_find *find = &scan->finds[i];
-                size_t slot = hash(find->device, find->id) & lookup->mask;
-
-                if (!is_pending(find))
-                        continue;
-                while (lookup->slots[slot])
-                        slot = (slot + 1) & lookup->mask;
-                lookup->slots[slot] = i + 1;
-        }
+        for (size_t i = 0; i < scan->count; i++)
+                if (is_pending(&scan->finds[i]))
+                        lookup_add(lookup, i);
         return 0;
 }
 
@@ -192,14 +267,34 @@ static void note_process(struct scan_find *find, uint32_t pid) {
         find->n_processes++;
 }
 
-/* A file may have several names, each of which is a find. */
-static void lookup_note(struct lookup *lookup, uint64_t device, uint64_t inode) {
+/* "/SYSV00000044 (deleted)": the key that it was made with. Memfds are of the same file system, but not of such names. */
+static bool is_named_after(const struct scan_find *find, const char *path) {
+        return strncmp(path, "/SYSV", 5) == 0 && strtoul(path + 5, NULL, 16) == strtoul(find->name, NULL, 16);
+}
+
+static bool is_of_space(const struct lookup *lookup, const struct scan_space *space) {
+        struct stat there, st;
+
+        if ((space->fd < 0 ? stat("/proc/self/ns/ipc", &st) : fstat(space->fd, &st)) < 0)
+                return true;
+        return fstatat(lookup->process_fd, "ns/ipc", &there, 0) < 0 || there.st_ino == st.st_ino;
+}
+
+/* A file may have several names, each of which is a find. path: of what may be a SysV segment. */
+static void lookup_note(struct lookup *lookup, uint64_t device, uint64_t inode, const char *path) {
         size_t slot = hash(device, inode) & lookup->mask;
 
         for (; lookup->slots[slot]; slot = (slot + 1) & lookup->mask) {
                 struct scan_find *find = &lookup->scan->finds[lookup->slots[slot] - 1];
 
-                if (find->id == inode && find->device == device)
+                if (find->id != inode || find->device != device)
+                        continue;
+                if (find->kind == SCAN_SYSV && !is_named_after(find, path))
+                        continue;
+                /* In another namespace the number may be another segment's; or the descriptor came from here. */
+                if (find->kind == SCAN_SYSV && !is_of_space(lookup, find->space))
+                        find->elsewhere_pid = lookup->pid;
+                else
                         note_process(find, lookup->pid);
         }
 }
@@ -227,9 +322,9 @@ static void note_mapping(struct lookup *lookup, const char *line) {
         if (*end != ':')
                 return;
         minor = strtoul(end + 1, &end, 16);
-        inode = strtoul(end, NULL, 10);
+        inode = strtoul(end, &end, 10);
         if (inode != 0)
-                lookup_note(lookup, makedev(major, minor), inode);
+                lookup_note(lookup, makedev(major, minor), inode, end + strspn(end, " "));
 }
 
 /* 1; 0 where there is no line, and so no address space: a kernel thread, a zombie, or a thread that has ended. */
@@ -256,12 +351,33 @@ static int read_maps(struct lookup *lookup, int directory_fd, const char *name) 
         return found;
 }
 
+/* proc_pid_fdinfo(5): what waits in a socket's queue, or those of its connections that nobody has accepted yet. */
+static void note_socket(struct lookup *lookup, int directory_fd, const char *number) {
+        char path[64], text[1024];
+        const char *line;
+
+        (void) snprintf(path, sizeof(path), "../fdinfo/%.20s", number);
+        if (read_start(directory_fd, path, text, sizeof(text)) < 0)
+                return;
+        line = strstr(text, "scm_fds:");
+        if (line)
+                lookup->in_flight += (unsigned) strtoul(line + strlen("scm_fds:"), NULL, 10);
+}
+
 /* Asks no file system over a network, or in user space, that may never answer. */
 static void note_descriptor(struct lookup *lookup, int directory_fd, const char *number) {
+        uint64_t device;
         struct statx st;
+        char path[64] = "";
 
-        if (statx(directory_fd, number, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) == 0)
-                lookup_note(lookup, makedev(st.stx_dev_major, st.stx_dev_minor), st.stx_ino);
+        if (statx(directory_fd, number, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO | STATX_TYPE, &st) < 0)
+                return;
+        device = makedev(st.stx_dev_major, st.stx_dev_minor);
+        if (device == lookup->sysv_device && readlinkat(directory_fd, number, path, sizeof(path) - 1) < 0)
+                return;
+        lookup_note(lookup, device, st.stx_ino, path);
+        if (S_ISSOCK(st.stx_mode))
+                note_socket(lookup, directory_fd, number);
 }
 
 static int read_each(struct lookup *lookup, int directory_fd, const char *name,
@@ -284,16 +400,28 @@ static int read_each(struct lookup *lookup, int directory_fd, const char *name,
         return 0;
 }
 
-static int process_look(struct lookup *lookup, int fd);
+/* It may have descriptors of its own: unshare(2), CLONE_FILES. */
+static bool shares_descriptors(const struct lookup *lookup, const char *thread) {
+        pid_t pid = (pid_t) lookup->pid, tid = (pid_t) strtol(thread, NULL, 10);
 
-/* Where the first thread has ended, its address space and descriptors are the others'. */
+        return tid == pid || (proc_is_ours() && syscall(SYS_kcmp, pid, tid, KCMP_FILES, 0, 0) == 0);
+}
+
 static void note_thread(struct lookup *lookup, int tasks_fd, const char *name) {
+        char path[300];
+
+        if (shares_descriptors(lookup, name))
+                return;
+        (void) snprintf(path, sizeof(path), "%s/fd", name);
+        (void) read_each(lookup, tasks_fd, path, note_descriptor);
+}
+
+/* Where the first thread has ended, its address space is the others'. */
+static void note_maps(struct lookup *lookup, int tasks_fd, const char *name) {
         char path[300];
 
         (void) snprintf(path, sizeof(path), "%s/maps", name);
         (void) read_maps(lookup, tasks_fd, path);
-        (void) snprintf(path, sizeof(path), "%s/fd", name);
-        (void) read_each(lookup, tasks_fd, path, note_descriptor);
 }
 
 static int process_look(struct lookup *lookup, int fd) {
@@ -301,10 +429,10 @@ static int process_look(struct lookup *lookup, int fd) {
 
         r = read_maps(lookup, fd, "maps");
         if (r == 0)
-                return read_each(lookup, fd, "task", note_thread);
-        if (r < 0)
-                return r;
-        return read_each(lookup, fd, "fd", note_descriptor);
+                r = read_each(lookup, fd, "task", note_maps);
+        if (r >= 0)
+                r = read_each(lookup, fd, "fd", note_descriptor);
+        return r < 0 ? r : read_each(lookup, fd, "task", note_thread);
 }
 
 static bool is_fatal(int error) {
@@ -316,6 +444,7 @@ static int process_visit(struct lookup *lookup, int proc_fd, const char *name) {
         int r;
 
         lookup->pid = (uint32_t) strtoul(name, NULL, 10);
+        lookup->process_fd = fd;
         r = fd < 0 ? negative_errno() : process_look(lookup, fd);
         if (is_fatal(r))
                 return r;
@@ -338,14 +467,27 @@ static int visit_all(struct lookup *lookup) {
         return r;
 }
 
-static void judge(struct scan_find *find, unsigned hidden) {
+static const char *plural(unsigned n) {
+        return n == 1 ? "" : "es";
+}
+
+static void judge_file(struct scan_find *find, const struct lookup *lookup) {
+        unsigned hidden = lookup->scan->hidden;
+
         if (find->n_processes > 0) {
                 find->verdict = SCAN_IN_USE;
                 (void) snprintf(find->reason, sizeof(find->reason), "process %" PRIu32 "%s", find->processes[0],
                                 find->n_processes > 1 ? " and others have it" : " has it");
         } else if (hidden > 0) {
                 (void) snprintf(find->reason, sizeof(find->reason),
-                                "no right to ask the kernel, nor to look into %u process%s", hidden, hidden == 1 ? "" : "es");
+                                "no right to ask the kernel, nor to look into %u process%s", hidden, plural(hidden));
+        } else if (lookup->partial) {
+                (void) snprintf(find->reason, sizeof(find->reason),
+                                "no right to ask the kernel, and there may be processes that /proc does not show");
+        } else if (lookup->in_flight > 0) {
+                (void) snprintf(find->reason, sizeof(find->reason),
+                                "no right to ask the kernel, and it may be among the %u descriptors on their way in sockets",
+                                lookup->in_flight);
         } else {
                 find->verdict = SCAN_LEAKED;
                 find->certainty = SCAN_LIKELY;
@@ -354,22 +496,41 @@ static void judge(struct scan_find *find, unsigned hidden) {
         }
 }
 
+static void judge_segment(struct scan_find *find) {
+        if (find->n_processes > 0) {
+                find->verdict = SCAN_IN_USE;
+                (void) snprintf(find->reason, sizeof(find->reason), "process %" PRIu32 " has it by a descriptor", find->processes[0]);
+        } else if (find->elsewhere_pid > 0) {
+                find->verdict = SCAN_UNKNOWN;
+                (void) snprintf(find->reason, sizeof(find->reason),
+                                "process %" PRIu32 ", in another IPC namespace, has one of its number and key", find->elsewhere_pid);
+        }
+}
+
+static void judge_all(const struct lookup *lookup) {
+        struct scan *scan = lookup->scan;
+
+        for (size_t i = 0; i < scan->count; i++) {
+                if (is_pending_file(&scan->finds[i]))
+                        judge_file(&scan->finds[i], lookup);
+                else if (is_unattached(&scan->finds[i]))
+                        judge_segment(&scan->finds[i]);
+        }
+}
+
 int scan_processes(struct scan *scan) {
+        size_t pending = count_pending(scan);
         struct lookup lookup;
         int r;
 
-        if (scan->pending == 0)
+        if (pending == 0)
                 return 0;
-        r = lookup_init(&lookup, scan);
+        r = lookup_init(&lookup, scan, pending);
         if (r < 0)
                 return r;
         r = visit_all(&lookup);
+        if (r == 0)
+                judge_all(&lookup);
         free(lookup.slots);
-        if (r < 0)
-                return r;
-        for (size_t i = 0; i < scan->count; i++)
-                if (is_pending(&scan->finds[i]))
-                        judge(&scan->finds[i], scan->hidden);
-        scan->pending = 0;
-        return 0;
+        return r;
 }

@@ -10,10 +10,11 @@
  *  - posix: the kernel grants a write lease on a file exactly if no process in any namespace has it open or mapped. It
  *    takes the file's owner, or CAP_LEASE, and the right to open it. While the lease is held, some microseconds, whoever
  *    opens the file waits; with O_NONBLOCK he gets EWOULDBLOCK. Where that right is missing all of /proc is
- *    read, once for all files: who is found there uses it; who is not may still be in another pid namespace.
- *  - sysv: nobody has it attached, and its creator and its last user are dead, or their numbers belong to processes that
- *    began later. The kernel tells of no process but by its number, so that a number of a process in another
- *    pid namespace can't be judged.
+ *    read, once for all files: who is found there uses it. Nobody found there does not say nobody, where there are processes that
+ *    /proc does not show, or descriptors on their way in sockets: then it can't be judged.
+ *  - sysv: nobody has it attached, nor a descriptor of it as shmd hands out (which takes /proc, as above); and its creator and
+ *    its last user are dead, or their numbers belong to processes that began later. The kernel tells of no process but
+ *    by its number, so that a number of a process in another pid namespace can't be judged.
  */
 #pragma once
 
@@ -46,7 +47,7 @@ enum scan_certainty {
 /* A place where there are objects: a mount of /dev/shm, or an IPC namespace. */
 struct scan_space {
         struct scan_space *next;
-        int fd;      /* posix: the directory; sysv: the namespace, or -EBADF for this process's own */
+        int fd;      /* posix: the directory, or -EBADF: not to be looked into; sysv: the namespace, or -EBADF for this process's own */
         pid_t pid;   /* a process that lives there; 0: this one does */
         char *label; /* its unit or container; "" for this process's own */
 };
@@ -61,7 +62,7 @@ struct scan_find {
         const struct scan_space *space; /* NULL: shmd */
         char *name;        /* shmd: its name; posix: the path below /dev/shm; sysv: its key, as "0x00000044" */
         uint64_t id;       /* shmd: its id; posix: the inode; sysv: shmid */
-        uint64_t device;   /* posix */
+        uint64_t device;   /* posix; of sysv since scan_processes() */
         uint64_t size_bytes;
         uint64_t resident_bytes;
         uint64_t created_usec; /* CLOCK_REALTIME, 0: not known */
@@ -73,6 +74,7 @@ struct scan_find {
         uint32_t attachments;           /* sysv */
         uint32_t n_processes;           /* found by reading /proc; the first ones: */
         uint32_t processes[SCAN_PROCESSES_MAX];
+        uint32_t elsewhere_pid; /* sysv: a process of another IPC namespace that has one of that number; 0: none */
         char creator_command[64]; /* shmd */
         char unit[128];           /* shmd: its creator's */
         char reason[SCAN_REASON_MAX];
@@ -82,7 +84,6 @@ struct scan {
         struct scan_find *finds;
         size_t count;
         size_t capacity;
-        size_t pending;  /* posix files that the kernel was not asked about for want of a right */
         unsigned hidden; /* processes that could not be looked into */
         struct scan_space *spaces;
 };
@@ -104,9 +105,12 @@ struct scan_space *scan_add_space(struct scan *scan, int take_fd, pid_t pid, con
 /* Each gives 0 or a negative errno value. A machine that has none of a kind has no finds. */
 int scan_posix(struct scan *scan);
 int scan_posix_space(struct scan *scan, const struct scan_space *space);
+/* All files of a space are what can't be judged. */
+int scan_note_unseen(struct scan *scan, const struct scan_space *space, const char *reason);
 int scan_sysv(struct scan *scan);
 int scan_sysv_space(struct scan *scan, const struct scan_space *space);
-/* Reads /proc for the files that are pending, and judges them. To be called once the above have been. */
+/* Reads /proc for what that is needed for: files that the kernel was not asked about for want of a right, segments without
+ * attachments; and judges them. To be called once all else has been. */
 int scan_processes(struct scan *scan);
 /* The same two in the namespaces of other processes that the caller may look into. What he may not adds to *ret_hidden. */
 int scan_other_spaces(struct scan *scan, bool posix, bool sysv, unsigned *ret_hidden);
@@ -139,6 +143,7 @@ enum scan_process {
         SCAN_PROCESS_REUSED,  /* another process has its number by now */
         SCAN_PROCESS_ALIVE,
         SCAN_PROCESS_UNKNOWN, /* it is of another pid namespace, or can't be looked at */
+        SCAN_PROCESS_UNTIMED, /* there is one of that number, but the clock has been set since that moment */
 };
 
 /* Whether the process that had a number at a moment of CLOCK_REALTIME is still there. */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The namespaces of other processes, each looked into once: the IPC namespaces they live in, and the file systems
- * mounted on their /dev/shm. Takes CAP_SYS_ADMIN and CAP_SYS_PTRACE.
+ * on their /dev/shm. Takes CAP_SYS_ADMIN and CAP_SYS_PTRACE.
  *
- * What others have mounted is not trusted: only a tmpfs that the kernel's list of mounts shows at /dev/shm is entered,
- * and none whose way there leads through a file system in user space, which may never answer.
+ * What others have mounted is not trusted: a file system in user space may never answer. So the way to /dev/shm is gone only as far as the
+ * kernel has it in memory (RESOLVE_CACHED), as it has all mount points; and what is there is asked for nothing before
+ * the kernel's list of mounts says that it is a tmpfs. Anything else is named as what can't be judged.
  */
 #include "scan.h"
 
@@ -13,7 +14,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <sched.h>
 #include <stdio.h>
@@ -21,7 +21,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 
 #include "util.h"
@@ -52,7 +51,8 @@ static int seen_add(struct seen *seen, uint64_t item) {
 
 struct tour {
         struct scan *scan;
-        struct seen mounts, namespaces, ipcs; /* devices of /dev/shm; mount namespaces; IPC namespaces */
+        struct seen places, namespaces, ipcs; /* directories; mount namespaces; IPC namespaces */
+        uint64_t own_device;                  /* of this process's /dev/shm: all of that has been looked at */
         bool posix, sysv;
         unsigned hidden;
 };
@@ -79,40 +79,28 @@ static struct scan_space *add_space(struct scan *scan, int take_fd, const char *
 
 /* --- mounts --- */
 
-/* "36 35 98:0 /root /mount/point options - type source super": of each the last line counts. */
-struct mount_line {
-        char *point, *type;
+/* "36 35 98:0 /root /mount/point options - type source super" */
+static bool mount_parse(char *line, uint64_t *ret_device, char **ret_type) {
+        char *type = strstr(line, " - ");
         unsigned major, minor;
-};
 
-static bool mount_parse(char *line, struct mount_line *ret) {
-        char *point = line, *type = strstr(line, " - ");
-
-        if (!type || sscanf(line, "%*d %*d %u:%u", &ret->major, &ret->minor) != 2)
+        if (!type || sscanf(line, "%*d %*d %u:%u", &major, &minor) != 2)
                 return false;
-        for (int i = 0; i < 4; i++) {
-                point = strchr(point, ' ');
-                if (!point)
-                        return false;
-                point++;
-        }
-        ret->point = point;
-        ret->type = type + 3;
-        point[strcspn(point, " ")] = '\0';
-        ret->type[strcspn(ret->type, " ")] = '\0';
+        *ret_type = type + 3;
+        (*ret_type)[strcspn(*ret_type, " ")] = '\0';
+        *ret_device = makedev(major, minor);
         return true;
 }
 
-static bool is_user_space(const char *type) {
-        return strncmp(type, "fuse", 4) == 0;
+static bool is_memory(const char *type) {
+        return strcmp(type, "tmpfs") == 0 || strcmp(type, "devtmpfs") == 0;
 }
 
-/* 1 and the device of the tmpfs on a process's /dev/shm; 0 if there is none, or the way there can't be trusted. */
-static int find_mount(int process_fd, uint64_t *ret_device) {
-        int fd = openat(process_fd, "mountinfo", O_RDONLY | O_CLOEXEC), found = 0;
+/* The type of a device that a process has mounted. */
+static int find_type(int process_fd, uint64_t device, char *type, size_t size) {
+        int fd = openat(process_fd, "mountinfo", O_RDONLY | O_CLOEXEC);
         _cleanup_free_ char *line = NULL;
-        bool trusted = true;
-        size_t size = 0;
+        size_t line_size = 0;
         FILE *file;
 
         if (fd < 0)
@@ -122,61 +110,102 @@ static int find_mount(int process_fd, uint64_t *ret_device) {
                 close_fd(fd);
                 return -ENOMEM;
         }
-        while (getline(&line, &size, file) > 0) {
-                struct mount_line mount;
+        (void) snprintf(type, size, "unknown");
+        while (getline(&line, &line_size, file) > 0) {
+                uint64_t its_device;
+                char *its_type;
 
-                if (!mount_parse(line, &mount))
-                        continue;
-                if (strcmp(mount.point, "/") == 0 || strcmp(mount.point, "/dev") == 0)
-                        trusted = trusted && !is_user_space(mount.type);
-                if (strcmp(mount.point, SCAN_DIRECTORY) != 0)
-                        continue;
-                found = strcmp(mount.type, "tmpfs") == 0;
-                *ret_device = makedev(mount.major, mount.minor);
+                if (mount_parse(line, &its_device, &its_type) && its_device == device)
+                        (void) snprintf(type, size, "%.60s", its_type);
         }
         (void) fclose(file);
-        return found && trusted;
+        return 0;
 }
 
-static int open_mount(int process_fd, uint64_t device) {
+/* Waits for no file system. -EAGAIN: one would have to be asked for the way. */
+static int open_cached(int process_fd, const char *path, uint64_t *ret_device, uint64_t *ret_inode) {
         struct open_how how = {
-                .flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
-                .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS,
+                .flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS | RESOLVE_CACHED,
         };
         _cleanup_close_ int root_fd = openat(process_fd, "root", O_PATH | O_DIRECTORY | O_CLOEXEC), fd = -EBADF;
-        struct statfs fs;
-        struct stat st;
+        struct statx st;
 
         if (root_fd < 0)
                 return negative_errno();
-        fd = (int) syscall(SYS_openat2, root_fd, "dev/shm", &how, sizeof(how));
-        if (fd < 0 || fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
+        fd = (int) syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
+        if (fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &st) < 0)
                 return negative_errno();
-        if (st.st_dev != device || fs.f_type != TMPFS_MAGIC)
-                return -ESTALE;
+        *ret_device = makedev(st.stx_dev_major, st.stx_dev_minor);
+        *ret_inode = st.stx_ino;
         return TAKE_FD(fd);
 }
 
-static int visit_mount(struct tour *tour, int process_fd, const char *process) {
+/* A tmpfs does not keep in mind what it does not have: it may be asked. */
+static bool is_missing(int process_fd) {
+        struct open_how how = { .flags = O_PATH | O_DIRECTORY | O_CLOEXEC, .resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS };
+        _cleanup_close_ int fd = -EBADF, shm_fd = -EBADF;
+        uint64_t device, inode;
+        char type[64];
+
+        fd = open_cached(process_fd, "dev", &device, &inode);
+        if (fd < 0 || find_type(process_fd, device, type, sizeof(type)) < 0 || !is_memory(type))
+                return false;
+        shm_fd = (int) syscall(SYS_openat2, fd, "shm", &how, sizeof(how));
+        return shm_fd < 0 && errno == ENOENT;
+}
+
+/* As long as it is open its device is no other's: so the list, read now, tells what it is. */
+static int visit_place(struct tour *tour, int process_fd, const char *process, int take_fd, uint64_t device) {
+        _cleanup_close_ int place_fd = take_fd;
         const struct scan_space *space;
-        uint64_t number, device = 0;
+        char type[64], reason[SCAN_REASON_MAX];
+        int r, fd = -EBADF;
+
+        r = find_type(process_fd, device, type, sizeof(type));
+        if (r < 0)
+                return r;
+        if (is_memory(type)) {
+                fd = openat(place_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+                if (fd < 0)
+                        return negative_errno();
+        }
+        space = add_space(tour->scan, fd, process);
+        if (!space)
+                return -ENOMEM;
+        if (fd >= 0)
+                return scan_posix_space(tour->scan, space);
+        (void) snprintf(reason, sizeof(reason), "all of its " SCAN_DIRECTORY ": it is no tmpfs, but of type %s", type);
+        return scan_note_unseen(tour->scan, space, reason);
+}
+
+static int note_unreachable(struct tour *tour, const char *process) {
+        const struct scan_space *space = add_space(tour->scan, -EBADF, process);
+
+        return !space ? -ENOMEM : scan_note_unseen(tour->scan, space,
+                                                   "all of its " SCAN_DIRECTORY ": a file system would have to be asked for the way that may never answer");
+}
+
+static int visit_mount(struct tour *tour, int process_fd, const char *process) {
+        uint64_t number, device, inode;
         int r, fd;
 
         r = namespace_number(process_fd, "ns/mnt", &number);
         if (r == 0)
                 r = seen_add(&tour->namespaces, number);
-        if (r > 0)
-                r = find_mount(process_fd, &device);
         if (r <= 0)
                 return r;
-        r = seen_add(&tour->mounts, device);
-        if (r <= 0)
-                return r;
-        fd = open_mount(process_fd, device);
+        fd = open_cached(process_fd, "dev/shm", &device, &inode);
+        if (fd == -EAGAIN)
+                return is_missing(process_fd) ? 0 : note_unreachable(tour, process);
         if (fd < 0)
-                return fd;
-        space = add_space(tour->scan, fd, process);
-        return space ? scan_posix_space(tour->scan, space) : -ENOMEM;
+                return fd == -ENOTDIR || fd == -ELOOP ? 0 : fd;
+        r = device == tour->own_device ? 0 : seen_add(&tour->places, device << 44 ^ inode);
+        if (r <= 0) {
+                close_fd(fd);
+                return r;
+        }
+        return visit_place(tour, process_fd, process, fd, device);
 }
 
 /* --- IPC namespaces --- */
@@ -296,8 +325,8 @@ static int visit_process(struct tour *tour, int proc_fd, const char *name) {
 static int note_own(struct tour *tour) {
         struct stat st;
 
-        if (stat(SCAN_DIRECTORY, &st) == 0 && seen_add(&tour->mounts, st.st_dev) < 0)
-                return -ENOMEM;
+        if (stat(SCAN_DIRECTORY, &st) == 0)
+                tour->own_device = st.st_dev;
         if (stat("/proc/self/ns/mnt", &st) == 0 && seen_add(&tour->namespaces, st.st_ino) < 0)
                 return -ENOMEM;
         if (stat("/proc/self/ns/ipc", &st) == 0 && seen_add(&tour->ipcs, st.st_ino) < 0)
@@ -325,7 +354,7 @@ int scan_other_spaces(struct scan *scan, bool posix, bool sysv, unsigned *ret_hi
         int r;
 
         r = visit_all(&tour);
-        free(tour.mounts.items);
+        free(tour.places.items);
         free(tour.namespaces.items);
         free(tour.ipcs.items);
         *ret_hidden += tour.hidden;

@@ -29,6 +29,8 @@ static int tell_process(char *text, size_t size, const char *who, uint32_t pid, 
                 return snprintf(text, size, "; %s %" PRIu32 " is gone, another process has its number", who, pid);
         case SCAN_PROCESS_ALIVE:
                 return snprintf(text, size, "; %s %" PRIu32 " is alive", who, pid);
+        case SCAN_PROCESS_UNTIMED:
+                return snprintf(text, size, "; %s %" PRIu32 " can't be judged: the clock was set", who, pid);
         default:
                 if (pid == 0)
                         return snprintf(text, size, "; its %s is in another pid namespace", who);
@@ -45,7 +47,7 @@ static void judge_processes(struct scan_find *find, enum scan_process creator, e
                         find->verdict = SCAN_IN_USE;
                         return;
                 }
-                if (states[i] == SCAN_PROCESS_UNKNOWN)
+                if (states[i] == SCAN_PROCESS_UNKNOWN || states[i] == SCAN_PROCESS_UNTIMED)
                         find->verdict = SCAN_UNKNOWN;
                 if (states[i] == SCAN_PROCESS_REUSED)
                         find->certainty = SCAN_LIKELY; /* clocks can be set */

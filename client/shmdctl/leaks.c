@@ -24,7 +24,8 @@ struct leak_filter leak_filter_of(const struct ctl *ctl) {
 uint64_t leak_age_usec(const struct scan_find *find) {
         uint64_t now = now_realtime_usec();
 
-        return now > find->used_usec ? now - find->used_usec : 0; /* the clock may have been set back */
+        /* The clock may have been set back; of what can't be looked at it is not known. */
+        return find->used_usec > 0 && now > find->used_usec ? now - find->used_usec : 0;
 }
 
 bool leak_matches(const struct scan_find *find, const struct leak_filter *filter) {
@@ -33,7 +34,8 @@ bool leak_matches(const struct scan_find *find, const struct leak_filter *filter
         if (min_age == UINT64_MAX)
                 min_age = find->kind == SCAN_SHMD ? LEAK_SHMD_AGE_USEC : 0;
         return find->verdict != SCAN_IN_USE && (filter->kinds & 1u << find->kind) &&
-               (!filter->has_uid || find->uid == filter->uid) && leak_age_usec(find) >= min_age;
+               (!filter->has_uid || find->uid == filter->uid) &&
+               (find->used_usec == 0 || leak_age_usec(find) >= min_age);
 }
 
 /* --- segments of shmd --- */
@@ -290,7 +292,8 @@ COLUMN(mode) {
 
 COLUMN(age) {
         (void) ctl;
-        format_duration(leak_age_usec(find), cell);
+        if (find->used_usec > 0)
+                format_duration(leak_age_usec(find), cell);
 }
 
 COLUMN(sure) {
