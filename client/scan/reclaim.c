@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <sched.h>
 #include <stdio.h>
@@ -26,6 +27,7 @@ const char *reclaim_result_words(enum reclaim_result result) {
                 [RECLAIM_DENIED] = "no right to it",
                 [RECLAIM_LATE] = "attached in the last moment: it has lost its key, and goes when its last user detaches it",
                 [RECLAIM_UNJUDGED] = "whether it is leaked can't be said any more",
+                [RECLAIM_ASIDE] = "it has been used, or replaced, and its name was taken meanwhile: it is beside that, as .shmd-reclaim-...",
         };
 
         return words[result];
@@ -71,15 +73,31 @@ static bool is_same(const struct stat *a, const struct stat *b) {
         return a->st_ino == b->st_ino && a->st_dev == b->st_dev;
 }
 
+/* Before the former name, where there is room for that: a number of so many digits, and a dash. */
+#define PRIVATE_PREFIX ".shmd-reclaim-"
+#define PRIVATE_DIGITS 16u
+
+/* The part of such a name that is the former one; NULL: it is no such name. */
+static const char *former_name(const char *name) {
+        size_t prefix = strlen(PRIVATE_PREFIX);
+
+        if (strncmp(name, PRIVATE_PREFIX, prefix) != 0 || strspn(name + prefix, "0123456789abcdef") != PRIVATE_DIGITS)
+                return NULL;
+        name += prefix + PRIVATE_DIGITS;
+        return name[0] == '-' && name[1] != '\0' ? name + 1 : NULL;
+}
+
 /* Moves it to a name that nobody has. */
-static int move_away(int directory_fd, const char *name, char *ret_private, size_t size) {
+static int move_away(int directory_fd, const char *name, char private[NAME_MAX + 1]) {
+        const char *kept = strlen(name) + strlen(PRIVATE_PREFIX) + PRIVATE_DIGITS + 1 <= NAME_MAX ? name : "";
+
         for (unsigned tries = 0; tries < 16; tries++) {
                 uint64_t number;
 
                 if (getrandom(&number, sizeof(number), 0) != sizeof(number))
                         return negative_errno();
-                (void) snprintf(ret_private, size, ".shmd-reclaim-%016" PRIx64, number);
-                if (renameat2(directory_fd, name, directory_fd, ret_private, RENAME_NOREPLACE) == 0)
+                (void) snprintf(private, NAME_MAX + 1, PRIVATE_PREFIX "%016" PRIx64 "%s%s", number, *kept ? "-" : "", kept);
+                if (renameat2(directory_fd, name, directory_fd, private, RENAME_NOREPLACE) == 0)
                         return 0;
                 if (errno != EEXIST)
                         return negative_errno();
@@ -90,10 +108,10 @@ static int move_away(int directory_fd, const char *name, char *ret_private, size
 /* The caller has the lease. */
 static int remove_file(int directory_fd, const char *name, int lease_fd, const struct stat *st) {
         int r, result = RECLAIM_FREED;
-        char private[64];
+        char private[NAME_MAX + 1];
         struct stat moved;
 
-        r = move_away(directory_fd, name, private, sizeof(private));
+        r = move_away(directory_fd, name, private);
         if (r < 0)
                 return r;
         if (fstatat(directory_fd, private, &moved, AT_SYMLINK_NOFOLLOW) < 0 || !is_same(st, &moved))
@@ -103,7 +121,7 @@ static int remove_file(int directory_fd, const char *name, int lease_fd, const s
         if (result == RECLAIM_FREED)
                 return unlinkat(directory_fd, private, 0) < 0 ? negative_errno() : RECLAIM_FREED;
         if (renameat2(directory_fd, private, directory_fd, name, RENAME_NOREPLACE) < 0)
-                return negative_errno();
+                return errno == EEXIST ? RECLAIM_ASIDE : negative_errno();
         return result;
 }
 
@@ -134,6 +152,49 @@ static int reclaim_posix(const struct scan_find *find, uint64_t *ret_bytes) {
         return r < 0 ? result_of(r) : r;
 }
 
+/* --- posix: of a reclaim that was interrupted --- */
+
+static const char *last_component(const char *path) {
+        const char *slash = strrchr(path, '/');
+
+        return slash ? slash + 1 : path;
+}
+
+bool reclaim_is_interrupted(const char *path) {
+        return former_name(last_component(path)) != NULL;
+}
+
+/* What has changed is its name, and the times that tell of that. */
+static int note_restored(struct scan_find *find, int directory_fd) {
+        char *slash = strrchr(find->name, '/'), *name = slash ? slash + 1 : find->name;
+        const char *former = former_name(name);
+        struct stat st;
+
+        memmove(name, former, strlen(former) + 1);
+        if (fstatat(directory_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_ino != find->id || st.st_dev != find->device)
+                return RECLAIM_CHANGED;
+        scan_describe_file(find, &st);
+        return RECLAIM_FREED;
+}
+
+/* Whoever may make such a name may make the former one, too: nothing is gained by a lie. */
+int reclaim_restore(struct scan_find *find) {
+        _cleanup_close_ int directory_fd = -EBADF;
+        const char *name;
+        struct stat st;
+
+        directory_fd = open_parent(find->space->fd, find->name, &name);
+        if (directory_fd < 0)
+                return result_of(directory_fd);
+        if (fstatat(directory_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+                return result_of(negative_errno());
+        if (!S_ISREG(st.st_mode) || st.st_ino != find->id || st.st_dev != find->device)
+                return RECLAIM_CHANGED;
+        if (renameat2(directory_fd, name, directory_fd, former_name(name), RENAME_NOREPLACE) < 0)
+                return errno == EEXIST ? RECLAIM_ASIDE : result_of(negative_errno());
+        return note_restored(find, directory_fd);
+}
+
 /* --- sysv --- */
 
 static void row_of(const struct shmid_ds *ds, int shmid, uint64_t rss, struct scan_sysv_row *ret) {
@@ -155,13 +216,18 @@ static void row_of(const struct shmid_ds *ds, int shmid, uint64_t rss, struct sc
         };
 }
 
-/* SHM_STAT_ANY takes no right to read it, but the kernel's index of it. */
+/* SHM_STAT_ANY takes no right to read it, but the kernel's index of it: as in daemon/sysv_kernel.c. */
 static int stat_sysv(int shmid, struct shmid_ds *ret) {
+        static const int index_masks[] = { 0x7fff, 0xffffff };
+
         if (shmctl(shmid, IPC_STAT, ret) == 0)
                 return 0;
         if (errno != EACCES)
                 return negative_errno();
-        return shmctl(shmid & 0x7fff, SHM_STAT_ANY, ret) == shmid ? 0 : -EACCES;
+        for (size_t i = 0; i < ELEMENTSOF(index_masks); i++)
+                if (shmctl(shmid & index_masks[i], SHM_STAT_ANY, ret) == shmid)
+                        return 0;
+        return -EACCES;
 }
 
 static int reclaim_sysv_here(const struct scan_find *find, uint64_t *ret_bytes) {

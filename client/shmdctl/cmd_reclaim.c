@@ -240,7 +240,6 @@ static int report(const struct ctl *ctl, const struct candidate *candidate) {
 static int carry_out(struct plan *plan) {
         int status = STATUS_DONE;
 
-        openlog("shmdctl", LOG_PID, LOG_DAEMON);
         for (size_t i = 0; i < plan->count; i++) {
                 struct candidate *candidate = &plan->items[i];
                 int one;
@@ -256,6 +255,27 @@ static int carry_out(struct plan *plan) {
                         status = one;
         }
         return status;
+}
+
+/* --- what an earlier one has left --- */
+
+/* The kernel's word for who has it is not needed: a name is given back, nothing is taken. */
+static void restore_interrupted(struct plan *plan) {
+        for (size_t i = 0; i < plan->scan.count; i++) {
+                struct scan_find *find = &plan->scan.finds[i];
+                char name[400];
+
+                if (find->kind != SCAN_POSIX || !reclaim_is_interrupted(find->name) || reclaim_restore(find) != RECLAIM_FREED)
+                        continue;
+                describe(find, name, sizeof(name));
+                syslog(LOG_NOTICE, "given back its name: %s of user %" PRIu32 ", which a reclaim that was interrupted had taken", name,
+                       find->uid);
+                if (plan->ctl->options.json)
+                        continue;
+                fputs("given back its name: ", stdout);
+                print_escaped(stdout, name);
+                fputs(", which a reclaim that was interrupted had taken\n", stdout);
+        }
 }
 
 /* --- telling --- */
@@ -340,6 +360,8 @@ static int fill_plan(struct plan *plan, int n_arguments, char **arguments) {
         status = leaks_scan(plan->ctl, plan->ctl->options.rules ? kinds_of(&plan->rules) : filter.kinds, &plan->scan);
         if (status != STATUS_DONE)
                 return status;
+        if (!plan->ctl->options.dry_run)
+                restore_interrupted(plan);
         plan->items = calloc(plan->scan.count + 1, sizeof(*plan->items));
         if (!plan->items)
                 fail_memory();
@@ -373,6 +395,7 @@ int cmd_reclaim(struct ctl *ctl, int n_arguments, char **arguments) {
         struct listing listing;
         int status, failure;
 
+        openlog("shmdctl", LOG_PID, LOG_DAEMON);
         status = check_options(ctl, n_arguments);
         if (status == STATUS_DONE)
                 status = listing_choose(&listing, ctl, &leak_columns);

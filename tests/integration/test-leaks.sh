@@ -482,6 +482,47 @@ test_clock() {
         expect 0 shmdctl reclaim --yes --kind sysv
 }
 
+# Killed between two steps of removing a file: the next one goes on, and what is in use meanwhile has its name again.
+test_interrupted() {
+        kill_library=$SHMD_TEST_BUILDDIR/tests/support/.libs/preload-kill.so
+        [ "$SHMD_TEST_SANITIZERS" = no ] || { skip "a reclaim that is killed: nothing can be preloaded beside sanitizers"; return; }
+        for moment in rename +rename unlink +unlink; do
+                mkdir -p /dev/shm/sub
+                echo one >/dev/shm/sub/victim
+                expect 137 env LD_PRELOAD="$kill_library" SHMD_TEST_KILL=$moment "$SHMD_TEST_SHMDCTL" reclaim --yes --kind posix
+                [ "$moment" = +unlink ] || [ "$(cat /dev/shm/sub/.shmd-reclaim-* /dev/shm/sub/victim 2>/dev/null)" = one ] ||
+                        fail "$moment: $(ls -lA /dev/shm/sub)"
+                expect 0 shmdctl reclaim --dry-run --kind posix
+                if [ "$moment" = +rename ]; then
+                        # Somebody has it by now.
+                        exec 7<"$(echo /dev/shm/sub/.shmd-reclaim-*)"
+                        expect 0 shmdctl reclaim --yes --kind posix
+                        grep -q '^given back its name: posix sub/victim' "$out" || fail "said: $(cat "$out")"
+                        [ "$(ls -A /dev/shm/sub)" = victim ] || fail "not given back: $(ls -lA /dev/shm/sub)"
+                        exec 7<&-
+                fi
+                expect 0 shmdctl reclaim --yes --kind posix
+                [ -z "$(ls -A /dev/shm/sub)" ] || fail "$moment: left $(ls -lA /dev/shm/sub)"
+        done
+        # The former name is another's by now: both stay what they are, and are judged as any others.
+        echo one >/dev/shm/victim
+        expect 137 env LD_PRELOAD="$kill_library" SHMD_TEST_KILL=unlink "$SHMD_TEST_SHMDCTL" reclaim --yes --kind posix
+        exec 7>/dev/shm/victim
+        expect 0 shmdctl reclaim --yes --kind posix
+        grep -q '^1 freed, 4K came back$' "$out" || fail "said: $(cat "$out")"
+        [ "$(ls -A /dev/shm | grep -c victim)" -eq 1 ] || fail "left: $(ls -lA /dev/shm)"
+        exec 7<&-
+        rm /dev/shm/victim
+        # What only looks like it
+        : >/dev/shm/.shmd-reclaim-0123456789abcdef-
+        : >/dev/shm/.shmd-reclaim-0123456789abcdeX-name
+        : >/dev/shm/.shmd-reclaim-0123456789abcdef-..
+        long=$(printf %0250d 0)
+        : >/dev/shm/$long
+        expect 0 shmdctl reclaim --yes --kind posix
+        grep -q '^4 freed' "$out" && ! grep -q 'given back' "$out" || fail "said: $(cat "$out")"
+}
+
 test_rules() {
         cat >rules.conf <<'RULES'
 [limits]
@@ -642,6 +683,6 @@ PYTHON
         json 'len(j["objects"]) == 20000'
 }
 
-for part in nothing find without_rights reclaim adopted pid_reused clock rechecked traps by_descriptor rules namespaces silent_server many processes; do
+for part in nothing find without_rights reclaim adopted pid_reused clock rechecked interrupted traps by_descriptor rules namespaces silent_server many processes; do
         "test_$part"
 done
