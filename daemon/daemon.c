@@ -49,10 +49,13 @@ static void on_record(struct segment *segment, void *userdata) {
 }
 
 static void close_segment(struct daemon *daemon, struct segment *segment, bool remove) {
+        /* As long as the kernel has it there is a record of it: a daemon that is killed here leaves the rest to the next. */
+        if (segment->backing == WIRE_BACKING_SYSV) {
+                store_commit(&daemon->store);
+                sysv_release(&daemon->sysv, segment, remove);
+        }
         store_drop(&daemon->store, segment);
         control_close(segment);
-        if (segment->backing == WIRE_BACKING_SYSV)
-                sysv_release(&daemon->sysv, segment, remove);
         memfd_close_segment(&daemon->memfd, segment, &daemon->worker, &daemon->discarder);
         segment_free(segment);
 }

@@ -34,9 +34,9 @@ void opening_abort(struct op_context *context, struct opening *opening) {
                 close_fd(opening->fd);
         hold_abort(opening->hold);
         if (opening->created) {
-                store_drop(&daemon->store, opening->segment);
                 if (opening->segment->backing == WIRE_BACKING_SYSV)
                         sysv_release(&daemon->sysv, opening->segment, opening->segment->sysv.made);
+                store_drop(&daemon->store, opening->segment);
                 memfd_close_segment(&daemon->memfd, opening->segment, &daemon->worker, &daemon->discarder);
                 registry_abort(opening->segment);
         }
@@ -426,11 +426,12 @@ static int build_sysv(struct op_context *context, const struct shmd_wire_create_
 
         switch (body->kind) {
         case SHMD_WIRE_SYSV_MAKE:
+                store_begin_making(&context->daemon->store, body->key, segment->size);
                 r = sysv_make(sysv, body->key, segment->size, &segment->owner, facts, ret_fd);
                 return r < 0 ? sysv_refuse_make(r, segment->size, &context->refusal) : 0;
         case SHMD_WIRE_SYSV_ADOPT:
                 r = sysv_export(sysv, facts, ret_fd);
-                return r == -EPERM || r == -EACCES ? SHMD_NO_SYSV : r == -EINVAL || r == -ESTALE ? SHMD_NOT_FOUND : r;
+                return r == -EINVAL || r == -ESTALE ? SHMD_NOT_FOUND : sysv_refuse_export(r);
         default:
                 return 0;
         }

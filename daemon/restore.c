@@ -175,8 +175,10 @@ static void read_log(struct restoring *restoring, const struct mapped_log *log) 
         if (header->next_id <= ID_PLAUSIBLE)
                 restoring->daemon->registry.next_id = MAX(restoring->daemon->registry.next_id, header->next_id);
         restored->restarts = MAX(restored->restarts, header->restarts + 1);
-        if (header->header_size >= sizeof(*header) && header->started_usec != 0)
+        if (header->header_size >= offsetof(struct state_header, making) && header->started_usec != 0)
                 restored->started_usec = header->started_usec;
+        if (header->header_size >= sizeof(*header) && header->making.since_sec != 0)
+                restored->making = header->making;
 }
 
 /* Everything from the last complete one on. */
@@ -303,6 +305,9 @@ static void check_sysv(struct daemon *daemon, struct segment *segment, struct re
                 restored->segments++;
                 return;
         }
+        /* One that had no name any more was to go: an earlier daemon had got so far, and then was killed. */
+        if (segment->state == WIRE_STATE_UNLINKED)
+                return;
         report_lost(daemon, segment->name, segment->id, segment->owner.uid, "it was removed from the kernel");
         registry_unlink(segment, now_realtime_usec());
         restored->lost++;
@@ -346,6 +351,8 @@ int restore(struct daemon *daemon, const struct handover *handover, struct resto
                 return r;
         }
         check_all(daemon, ret_restored);
+        if (ret_restored->making.since_sec != 0)
+                sysv_remove_unrecorded(&daemon->sysv, &ret_restored->making);
         absents_watch(&daemon->absents);
         if (handover->states.count > 0)
                 report_restored(daemon, ret_restored->segments, daemon->registry.bytes, ret_restored->lost);

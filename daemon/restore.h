@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "handover.h"
+#include "state.h"
 
 struct daemon;
 
@@ -18,6 +19,7 @@ struct restored {
         uint64_t epoch;        /* of the latest log; zero: there was none */
         uint64_t restarts;     /* this one counted */
         uint64_t started_usec; /* CLOCK_REALTIME: the first of the daemons; zero: there was none */
+        struct state_making making;
         unsigned segments;     /* that are back */
         unsigned lost;         /* that had a record and nothing else, or were damaged */
 };

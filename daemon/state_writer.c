@@ -79,6 +79,10 @@ bool state_writer_gone(struct state_writer *writer, uint64_t id) {
         return true;
 }
 
+void state_writer_begin_making(struct state_writer *writer, const struct state_making *making) {
+        state_begin_making(&file_to_write(writer)->log, making);
+}
+
 void state_writer_commit(struct state_writer *writer) {
         state_commit(&writer->file.log);
         if (writer->next.fd >= 0)

@@ -65,6 +65,9 @@ void state_writer_put(struct state_writer *writer, struct segment *segment);
 bool state_writer_record(struct state_writer *writer, struct segment *segment);
 bool state_writer_gone(struct state_writer *writer, uint64_t id);
 
+/* Until something is recorded the next daemon is to look for that. */
+void state_writer_begin_making(struct state_writer *writer, const struct state_making *making);
+
 void state_writer_commit(struct state_writer *writer);
 
 /* Goes on with compaction. True if there is more to do. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "carried.h"
+#include "clock.h"
 #include "daemon.h"
 #include "emptying.h"
 #include "log.h"
@@ -92,6 +93,18 @@ int store_put(struct store *store, struct segment *segment) {
         segment->custody.recorded = true;
         state_writer_put(&store->writer, segment);
         return 0;
+}
+
+void store_begin_making(struct store *store, uint32_t key, uint64_t size) {
+        const struct state_making making = {
+                .since_sec = (int64_t) (now_realtime_usec() / 1000000),
+                .size = size,
+                .key = key,
+                .pid = (uint32_t) getpid(),
+        };
+
+        if (store->active)
+                state_writer_begin_making(&store->writer, &making);
 }
 
 int store_put_again(struct store *store, struct segment *segment) {

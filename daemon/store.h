@@ -57,6 +57,9 @@ void store_set_cause(struct store *store, const struct state_cause *cause);
 /* From now on nobody did. Whether anything was recorded since then. */
 bool store_clear_cause(struct store *store);
 
+/* A SysV segment is about to be made in the kernel: the next daemon is to look for it, unless it was recorded by then. */
+void store_begin_making(struct store *store, uint32_t key, uint64_t size);
+
 /* A segment that has just been made, before anybody is told of it: 0 or -errno, and then nothing is kept. */
 int store_put(struct store *store, struct segment *segment);
 

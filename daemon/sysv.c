@@ -115,7 +115,7 @@ static ssize_t helper_receive(int socket_fd, struct sysv_reply *reply, struct wi
 
 static int helper_call(int socket_fd, const struct sysv_request *request, struct sysv_reply *reply, int *ret_fd) {
         struct wire_fds fds = WIRE_FDS_INIT;
-        bool gives = request->operation == SYSV_MAKE || request->operation == SYSV_EXPORT;
+        bool gives = request->operation == SYSV_EXPORT;
         int r;
 
         if (send(socket_fd, request, sizeof(*request), MSG_NOSIGNAL) < 0)
@@ -149,6 +149,11 @@ static int helper_perform(struct sysv *sysv, const struct sysv_request *request,
         return r;
 }
 
+/* What it made is its own to change and to remove, whoever's it is now: ipc/util.c, ipcctl_obtain_check(). */
+static bool may_do_itself(const struct sysv *sysv, const struct sysv_request *request) {
+        return sysv->privileged || (request->operation != SYSV_EXPORT && request->expected.creator_uid == geteuid());
+}
+
 /*
  * What the daemon may not do itself the helper does. Where there is none, what the kernel lets an owner do is done.
  */
@@ -156,7 +161,7 @@ static int perform(struct sysv *sysv, const struct sysv_request *request, struct
         struct sysv_reply reply = { 0 };
         int fd = -EBADF;
 
-        if (sysv->privileged || helper_perform(sysv, request, &reply, &fd) < 0)
+        if (may_do_itself(sysv, request) || helper_perform(sysv, request, &reply, &fd) < 0)
                 (void) sysv_kernel_perform(request, &reply, &fd);
         if (reply.result < 0)
                 return reply.result;
@@ -169,17 +174,61 @@ static int perform(struct sysv *sysv, const struct sysv_request *request, struct
         return 0;
 }
 
-int sysv_make(struct sysv *sysv, uint32_t key, uint64_t size, const struct ownership *owner, struct sysv_facts *ret_facts, int *ret_fd) {
+static int give(struct sysv *sysv, const struct sysv_facts *facts, const struct ownership *owner, struct sysv_facts *ret_facts) {
         const struct sysv_request request = {
-                .operation = SYSV_MAKE,
-                .key = key,
-                .size = size,
+                .operation = SYSV_SET,
+                .shmid = facts->shmid,
                 .uid = owner->uid,
                 .gid = owner->gid,
                 .mode = owner->mode,
+                .expected = *facts,
         };
 
-        return perform(sysv, &request, ret_facts, ret_fd);
+        return perform(sysv, &request, ret_facts, NULL);
+}
+
+static int remove_it(struct sysv *sysv, const struct sysv_facts *facts) {
+        return perform(sysv, &(struct sysv_request) { .operation = SYSV_REMOVE, .shmid = facts->shmid, .expected = *facts }, NULL, NULL);
+}
+
+/* Nobody else may attach it until its owner is the right one. */
+int sysv_make(struct sysv *sysv, uint32_t key, uint64_t size, const struct ownership *owner, struct sysv_facts *ret_facts, int *ret_fd) {
+        _cleanup_close_ int fd = -EBADF;
+        struct sysv_facts facts, now;
+        int r;
+
+        r = sysv_kernel_make(key, size, &facts);
+        if (r < 0)
+                return r;
+        r = sysv_export(sysv, &facts, &fd);
+        if (r == 0)
+                r = give(sysv, &facts, owner, ret_facts);
+        if (r == 0)
+                *ret_fd = TAKE_FD(fd);
+        else if (sysv_kernel_stat(facts.shmid, &now) == 0 && sysv_facts_match(&facts, &now))
+                (void) remove_it(sysv, &now);
+        return r;
+}
+
+/* A daemon may have been stopped in between for some time. */
+#define MAKING_SEC 10
+
+static bool is_unrecorded(struct sysv *sysv, const struct state_making *making, const struct sysv_facts *facts) {
+        return facts->key == making->key && facts->size == making->size && facts->creator_pid == (int32_t) making->pid &&
+               facts->creator_uid == geteuid() && facts->attached == 0 && facts->changed_sec >= making->since_sec &&
+               facts->changed_sec <= making->since_sec + MAKING_SEC && !sysv_find(sysv, facts->shmid);
+}
+
+void sysv_remove_unrecorded(struct sysv *sysv, const struct state_making *making) {
+        struct sysv_facts facts;
+        int index = 0;
+
+        while (sysv_kernel_next(&index, &facts)) {
+                if (!is_unrecorded(sysv, making, &facts))
+                        continue;
+                if (remove_it(sysv, &facts) == 0)
+                        log_info("removed SysV segment %d, which the earlier daemon was making when it was killed", facts.shmid);
+        }
 }
 
 int sysv_export(struct sysv *sysv, const struct sysv_facts *facts, int *ret_fd) {
@@ -328,13 +377,21 @@ void sysv_hold(struct sysv *sysv, struct segment *segment, const struct sysv_fac
         (void) refresh_inode(segment);
 }
 
+/*
+ * Its memory goes with the last that refers to it. That takes the kernel long if it is large: it shall be the guard, which is closed
+ * elsewhere, and not the removal.
+ */
+#define REMOVE_LARGE_BYTES (UINT64_C(1) << 20)
+
 static void remove_from_kernel(struct sysv *sysv, struct segment *segment) {
-        struct sysv_request request = { .operation = SYSV_REMOVE, .shmid = segment->sysv.shmid };
+        struct sysv_facts facts;
         int r;
 
-        if (look(segment, &request.expected) != 0)
+        if (segment->size >= REMOVE_LARGE_BYTES)
+                (void) sysv_open_guard(sysv, segment);
+        if (look(segment, &facts) != 0)
                 return;
-        r = perform(sysv, &request, NULL, NULL);
+        r = remove_it(sysv, &facts);
         if (r < 0 && r != -EINVAL)
                 log_warning("SysV segment %d (\"%s\") stays in the kernel: %s", segment->sysv.shmid, segment->name,
                             r == -EBUSY ? "it is attached" : strerror(-r));
@@ -358,7 +415,7 @@ int sysv_open_guard(struct sysv *sysv, struct segment *segment) {
                 return r;
         r = sysv_export(sysv, &facts, &segment->custody.guard_fd);
         if (r < 0)
-                return r == -EPERM || r == -EACCES ? SHMD_NO_SYSV : r == -EINVAL || r == -ESTALE ? SHMD_REMOVED : r;
+                return r == -EINVAL || r == -ESTALE ? SHMD_REMOVED : sysv_refuse_export(r);
         segment->sysv.exported = true;
         (void) refresh_inode(segment);
         return 0;
@@ -380,20 +437,13 @@ bool sysv_restore(struct sysv *sysv, struct segment *segment) {
 }
 
 int sysv_set_owner(struct sysv *sysv, struct segment *segment, const struct ownership *owner) {
-        struct sysv_request request = {
-                .operation = SYSV_SET,
-                .shmid = segment->sysv.shmid,
-                .uid = owner->uid,
-                .gid = owner->gid,
-                .mode = owner->mode,
-        };
         struct sysv_facts facts;
         int r;
 
-        r = look(segment, &request.expected);
+        r = look(segment, &facts);
         if (r != 0)
                 return r;
-        r = perform(sysv, &request, &facts, NULL);
+        r = give(sysv, &facts, owner, &facts);
         if (r < 0)
                 return r == -EPERM ? SHMD_NO_SYSV : r == -EINVAL ? SHMD_REMOVED : r;
         note(segment, &facts);
@@ -435,6 +485,20 @@ static int refuse_space(uint64_t size, struct shmd_wire_refusal *refusal) {
         return SHMD_OVER_LIMIT;
 }
 
+int sysv_refuse_export(int error) {
+        switch (-error) {
+        case EPERM:
+        case EACCES:
+                return SHMD_NO_SYSV;
+        case EIDRM:
+                return SHMD_RMID_FORCED;
+        case EOPNOTSUPP:
+                return SHMD_HUGE_SYSV;
+        default:
+                return error;
+        }
+}
+
 int sysv_refuse_make(int error, uint64_t size, struct shmd_wire_refusal *refusal) {
         switch (-error) {
         case EEXIST:
@@ -446,12 +510,7 @@ int sysv_refuse_make(int error, uint64_t size, struct shmd_wire_refusal *refusal
                 refusal->requested = size;
                 refusal->maximum = read_limit("/proc/sys/kernel/shmmax");
                 return SHMD_TOO_LARGE;
-        case EPERM:
-        case EACCES:
-                return SHMD_NO_SYSV;
-        case EIDRM: /* kernel.shm_rmid_forced */
-                return SHMD_REMOVED;
         default:
-                return error;
+                return sysv_refuse_export(error);
         }
 }

@@ -21,6 +21,7 @@
 #pragma once
 
 #include "registry.h"
+#include "state.h"
 #include "sysv_kernel.h"
 
 struct daemon;
@@ -43,7 +44,10 @@ void sysv_done(struct sysv *sysv);
 /* The segment of that shmid that is looked after, or NULL. */
 struct segment *sysv_find(struct sysv *sysv, int shmid);
 
-/* Each does what sysv_kernel.h says. 0 or -errno; ret_fd is written only by those that give a descriptor. */
+/* Removes what an earlier daemon was making when it was killed, if it got so far. To be called once all that it recorded is there. */
+void sysv_remove_unrecorded(struct sysv *sysv, const struct state_making *making);
+
+/* As sysv_kernel.h says. 0 or -errno, and then the kernel has nothing new. */
 int sysv_make(struct sysv *sysv, uint32_t key, uint64_t size, const struct ownership *owner, struct sysv_facts *ret_facts, int *ret_fd);
 int sysv_export(struct sysv *sysv, const struct sysv_facts *facts, int *ret_fd);
 
@@ -72,6 +76,9 @@ uint64_t sysv_attached(const struct segment *segment);
 
 /* Whether anybody but a connection has it: lease.h. ask: the guard's part of it. */
 bool sysv_is_held(struct segment *segment, bool (*ask)(struct segment *segment));
+
+/* What keeps a segment from having a descriptor: a status, or the error itself, also 0. */
+int sysv_refuse_export(int error);
 
 /* What shmget(2)'s error means: a status with details, or the error itself. */
 int sysv_refuse_make(int error, uint64_t size, struct shmd_wire_refusal *refusal);

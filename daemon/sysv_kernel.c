@@ -60,6 +60,21 @@ int sysv_kernel_stat(int shmid, struct sysv_facts *ret_facts) {
         return 0;
 }
 
+bool sysv_kernel_next(int *index, struct sysv_facts *ret_facts) {
+        struct shm_info info;
+        struct shmid_ds ds;
+        int last = shmctl(0, SHM_INFO, (struct shmid_ds *) &info), shmid;
+
+        while (*index <= last) {
+                shmid = shmctl((*index)++, SHM_STAT_ANY, &ds);
+                if (shmid < 0)
+                        continue;
+                *ret_facts = facts_from(shmid, &ds);
+                return true;
+        }
+        return false;
+}
+
 bool sysv_facts_match(const struct sysv_facts *earlier, const struct sysv_facts *later) {
         return earlier->shmid == later->shmid && earlier->size == later->size && earlier->creator_uid == later->creator_uid &&
                earlier->creator_gid == later->creator_gid && earlier->creator_pid == later->creator_pid &&
@@ -92,39 +107,33 @@ static int open_mapping(const void *address, uint64_t size, int *ret_fd) {
         return 0;
 }
 
-static int export_segment(int shmid, uint64_t size, int *ret_fd) {
-        const void *address = shmat(shmid, NULL, SHM_RDONLY);
-        int r;
+/* Whether the kernel removes a segment with its last attachment: proc_sys_kernel(5), shm_rmid_forced, of this IPC namespace. */
+static bool is_removal_forced(void) {
+        _cleanup_close_ int fd = open("/proc/sys/kernel/shm_rmid_forced", O_RDONLY | O_CLOEXEC);
+        char digit = '0';
 
-        if (address == (void *) -1)
-                return negative_errno();
-        r = open_mapping(address, size, ret_fd);
-        (void) shmdt(address);
-        return r;
+        return fd >= 0 && read(fd, &digit, 1) == 1 && digit != '0';
 }
 
-/* Nobody else may attach it until its owner is the right one. */
-static int make(const struct sysv_request *request, struct sysv_facts *facts, int *ret_fd) {
-        _cleanup_close_ int fd = -EBADF;
-        int shmid, r;
+/* Ours may be the only attachment, and to end it the end of the segment. */
+static int export_segment(const struct sysv_facts *facts, int *ret_fd) {
+        const void *address;
+        int r;
 
-        if (request->mode & ~0777u)
-                return -EINVAL;
-        shmid = shmget((key_t) request->key, request->size, IPC_CREAT | IPC_EXCL);
-        if (shmid < 0)
+        if (facts->attached == 0 && is_removal_forced())
+                return -EIDRM;
+        address = shmat(facts->shmid, NULL, SHM_RDONLY);
+        if (address == (void *) -1)
                 return negative_errno();
-        r = export_segment(shmid, request->size, &fd);
-        if (r == 0)
-                r = set_owner(shmid, request->uid, request->gid, request->mode);
-        /* Where the last detachment removes every segment (kernel.shm_rmid_forced), this one is gone by now. */
-        if (r == 0)
-                r = sysv_kernel_stat(shmid, facts);
-        if (r < 0) {
-                (void) shmctl(shmid, IPC_RMID, NULL);
-                return r == -EINVAL ? -EIDRM : r;
-        }
-        *ret_fd = TAKE_FD(fd);
-        return 0;
+        r = open_mapping(address, facts->size, ret_fd);
+        (void) shmdt(address);
+        return r == -ENOENT ? -EOPNOTSUPP : r; /* its mapping is longer, as it is of larger pages */
+}
+
+int sysv_kernel_make(uint32_t key, uint64_t size, struct sysv_facts *ret_facts) {
+        int shmid = shmget((key_t) key, size, IPC_CREAT | IPC_EXCL);
+
+        return shmid < 0 ? negative_errno() : sysv_kernel_stat(shmid, ret_facts);
 }
 
 /* The segment as it is now, if it is the one that was meant. */
@@ -169,14 +178,12 @@ static int set(const struct sysv_request *request, struct sysv_facts *facts) {
 static int perform(const struct sysv_request *request, struct sysv_facts *facts, int *ret_fd) {
         int r;
 
-        if (request->operation == SYSV_MAKE)
-                return make(request, facts, ret_fd);
         r = check(request, facts);
         if (r < 0)
                 return r;
         switch (request->operation) {
         case SYSV_EXPORT:
-                return export_segment(request->shmid, facts->size, ret_fd);
+                return export_segment(facts, ret_fd);
         case SYSV_SET:
                 return set(request, facts);
         case SYSV_REMOVE:

@@ -25,9 +25,9 @@ struct sysv_facts {
         uint32_t removed; /* 1: it has no key any more, and goes with its last attachment */
 };
 
+/* What takes no right is not here: to make one. */
 enum sysv_operation {
-        SYSV_MAKE = 1,   /* size, key, uid, gid, mode; gives a descriptor */
-        SYSV_EXPORT = 2, /* shmid, expected; gives a descriptor, open read-write */
+        SYSV_EXPORT = 2, /* shmid, expected; gives a descriptor, open read-write. May change who attached it last, and when */
         SYSV_SET = 3,    /* shmid, expected, uid, gid, mode */
         SYSV_REMOVE = 4, /* shmid, expected: not attached, and nothing about it has changed */
 };
@@ -35,14 +35,15 @@ enum sysv_operation {
 struct sysv_request {
         uint32_t operation; /* enum sysv_operation */
         int32_t shmid;
-        uint64_t size;
-        uint32_t key; /* zero: IPC_PRIVATE */
         uint32_t uid, gid, mode;
+        uint32_t padding;
         struct sysv_facts expected;
 };
 
 struct sysv_reply {
-        int32_t result; /* 0 or -errno; -ESTALE: it is not what was expected; -EBUSY: it is attached */
+        /* 0 or -errno; -ESTALE: it is not what was expected; -EBUSY: it is attached; -EIDRM: it would not survive its export
+         * (kernel.shm_rmid_forced); -EOPNOTSUPP: it is of huge pages */
+        int32_t result;
         uint32_t padding;
         struct sysv_facts facts; /* afterwards */
 };
@@ -52,6 +53,12 @@ struct sysv_reply {
  * know the question (SHM_STAT_ANY, Linux 4.17) and nobody gave the right.
  */
 int sysv_kernel_stat(int shmid, struct sysv_facts *ret_facts);
+
+/* The next segment in the kernel's table, from *index on, which is advanced. False: that was all. Begins at zero. */
+bool sysv_kernel_next(int *index, struct sysv_facts *ret_facts);
+
+/* Makes one that nobody else may attach: mode 0. Its creator, the caller, may do all that sysv_kernel_perform() does but export it. */
+int sysv_kernel_make(uint32_t key, uint64_t size, struct sysv_facts *ret_facts);
 
 /* Whether these are the same segment at two times. An owner may change (IPC_SET), a creator can't. */
 bool sysv_facts_match(const struct sysv_facts *earlier, const struct sysv_facts *later);

@@ -4,7 +4,7 @@
  *
  * A process of its own, so that these rights are nowhere else. Serves one connection, its standard input, and ends with it; takes only
  * requests of a fixed size, trusts nothing in them, and keeps no state. Who may connect is said by the socket's owner and mode, and
- * once more by --user. What it removes it tells on standard error.
+ * once more by --user. What it removes it tells on standard error, and what it gives out or changes that the peer has not made.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -36,7 +36,7 @@ static int fail(const char *what, const char *why) {
 
 /* --- who asks --- */
 
-static int check_peer(const char *user) {
+static int check_peer(const char *user, uid_t *ret_uid) {
         const struct passwd *entry;
         struct ucred peer;
         socklen_t size = sizeof(peer);
@@ -47,6 +47,7 @@ static int check_peer(const char *user) {
         size = sizeof(type);
         if (getsockopt(STDIN_FILENO, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_SEQPACKET)
                 return fail("standard input", "not a socket for packets in sequence");
+        *ret_uid = peer.uid;
         if (!user || peer.uid == 0)
                 return EXIT_SUCCESS;
         entry = getpwnam(user);
@@ -81,7 +82,19 @@ static int answer(const struct sysv_reply *reply, int fd) {
         return n < 0 ? negative_errno() : 0;
 }
 
-static void tell(const struct sysv_request *request, const struct sysv_reply *reply) {
+/* Whoever reads it later can tell whose segments a peer that was taken over has had. */
+static void tell_adopted(const char *what, const struct sysv_facts *facts) {
+        fprintf(stderr, "shmd-sysv: %s SysV segment %d (key 0x%08" PRIx32 ", user %" PRIu32 ", %" PRIu64 " bytes), made by process %d of user %" PRIu32 "\n",
+                what, facts->shmid, facts->key, facts->uid, facts->size, facts->creator_pid, facts->creator_uid);
+}
+
+static void tell(const struct sysv_request *request, const struct sysv_reply *reply, uid_t peer_uid) {
+        bool adopted = reply->result == 0 && reply->facts.creator_uid != peer_uid;
+
+        if (request->operation == SYSV_EXPORT && adopted)
+                tell_adopted("gave out", &reply->facts);
+        if (request->operation == SYSV_SET && adopted)
+                tell_adopted("changed owner and mode of", &reply->facts);
         if (request->operation != SYSV_REMOVE)
                 return;
         if (reply->result < 0)
@@ -94,7 +107,7 @@ static void tell(const struct sysv_request *request, const struct sysv_reply *re
                         request->shmid, reply->facts.key, reply->facts.uid, reply->facts.size);
 }
 
-static int serve(void) {
+static int serve(uid_t peer_uid) {
         for (;;) {
                 _cleanup_close_ int fd = -EBADF;
                 struct sysv_request request;
@@ -110,7 +123,7 @@ static int serve(void) {
                 if (n != sizeof(request))
                         return fail("request", n < 0 ? strerror(errno) : "of another size");
                 (void) sysv_kernel_perform(&request, &reply, &fd);
-                tell(&request, &reply);
+                tell(&request, &reply, peer_uid);
                 if (answer(&reply, fd) < 0)
                         return fail("answer", strerror(errno));
         }
@@ -125,6 +138,7 @@ int main(int argc, char **argv) {
         };
         const char *user = NULL;
         int option, status;
+        uid_t peer_uid = 0;
 
         while ((option = getopt_long(argc, argv, "hV", options, NULL)) != -1)
                 switch (option) {
@@ -141,6 +155,6 @@ int main(int argc, char **argv) {
                 }
         if (optind < argc)
                 return usage(stderr);
-        status = check_peer(user);
-        return status != EXIT_SUCCESS ? status : serve();
+        status = check_peer(user, &peer_uid);
+        return status != EXIT_SUCCESS ? status : serve(peer_uid);
 }

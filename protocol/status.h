@@ -39,6 +39,8 @@
         STATUS(30, KEY_TAKEN, EEXIST, "a SysV segment with this key exists")       \
         STATUS(31, NO_SYSV, EOPNOTSUPP, "this daemon has no right to the descriptors of SysV segments (shmd-sysv is not there)") \
         STATUS(32, REMOVED, EIDRM, "it was removed from the kernel")               \
+        STATUS(33, RMID_FORCED, EOPNOTSUPP, "kernel.shm_rmid_forced is set: the kernel removes what nobody has attached") \
+        STATUS(34, HUGE_SYSV, EOPNOTSUPP, "it is a SysV segment of huge pages, of which there is no descriptor") \
         STATUS(35, ADOPTED, EEXIST, "that SysV segment has another name already")  \
         STATUS(36, OF_SYSV, EOPNOTSUPP, "it is a SysV segment, which the kernel lets nobody freeze")
 

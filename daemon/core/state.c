@@ -206,14 +206,28 @@ void state_append_done(struct state_log *log, const struct state_cause *cause, u
         record_end(log, record, (unsigned char *) (record + 1));
 }
 
+void state_begin_making(struct state_log *log, const struct state_making *making) {
+        struct state_making *kept = &state_header(log)->making;
+
+        kept->size = making->size;
+        kept->key = making->key;
+        kept->pid = making->pid;
+        /* Says that the others count; and is there before what comes after. */
+        atomic_signal_fence(memory_order_release);
+        *(volatile int64_t *) &kept->since_sec = making->since_sec;
+        atomic_signal_fence(memory_order_seq_cst);
+}
+
 void state_commit(struct state_log *log) {
         struct state_header *header = state_header(log);
 
-        if (header->end == log->position)
-                return;
-        /* Whoever sees the new end sees what is before it: the kernel's kill comes between two instructions, in program order. */
+        if (header->end != log->position) {
+                /* Whoever sees the new end sees what is before it: the kernel's kill comes between two instructions, in program order. */
+                atomic_signal_fence(memory_order_release);
+                *(volatile uint64_t *) &header->end = log->position;
+        }
         atomic_signal_fence(memory_order_release);
-        *(volatile uint64_t *) &header->end = log->position;
+        *(volatile int64_t *) &header->making.since_sec = 0;
 }
 
 /* --- reading --- */

@@ -21,6 +21,14 @@
 
 #include "registry.h"
 
+/* A SysV segment that the kernel may have by now, of which there is no record yet. */
+struct state_making {
+        int64_t since_sec; /* CLOCK_REALTIME; zero: there is none */
+        uint64_t size;
+        uint32_t key;
+        uint32_t pid; /* of the daemon */
+};
+
 struct state_header {
         char magic[8];         /* STATE_MAGIC */
         uint32_t version;      /* STATE_VERSION; another one is a format that can't be read at all */
@@ -31,6 +39,7 @@ struct state_header {
         uint64_t complete;     /* 1: it holds all that logs of earlier epochs do */
         uint64_t restarts;     /* how often the segments have changed daemons */
         uint64_t started_usec; /* CLOCK_REALTIME: when the first of these daemons started */
+        struct state_making making;
 };
 
 #define STATE_MAGIC "shmdlog\n"
@@ -76,6 +85,9 @@ void state_append_gone(struct state_log *log, uint64_t id);
  * Appends what was done last for a client, where the record of that is not in this log. age: how many daemons ago it was.
  */
 void state_append_done(struct state_log *log, const struct state_cause *cause, uint64_t age);
+
+/* Until state_commit(): by then it is recorded, or not there any more. */
+void state_begin_making(struct state_log *log, const struct state_making *making);
 
 /* What was appended counts from now on, all of it. */
 void state_commit(struct state_log *log);

@@ -3,6 +3,7 @@
  * SysV segments: brokered, adopted, registered; the process with the rights to them. All in an IPC namespace of their own, where
  * that can be had: nobody else's segments are touched.
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <sched.h>
@@ -398,6 +399,55 @@ START_TEST(test_limits_of_the_kernel) {
         write_number("/proc/sys/kernel/shmmni", 1);
         ck_assert_int_eq(try_make("many", PAGE, 0), -EDQUOT);
         ck_assert_ptr_nonnull(strstr(shmd_error_message(connection), "kernel.shmmni is 1 segments, 1 used"));
+        ck_assert_uint_eq(client_count(connection, "", 0), 0);
+        shmctl(id, IPC_RMID, NULL);
+}
+END_TEST
+
+static void register_and_wait(int channel, void *userdata);
+
+/* kernel.shm_rmid_forced: for a descriptor it is attached, and ours would be the last detachment. Then there is none, but all stays. */
+START_TEST(test_removal_forced) {
+        int adopted, registered;
+        struct child child;
+        char name[64];
+
+        if (!can_export("a kernel that removes what is not attached"))
+                return;
+        adopted = shmget(KEY, PAGE, IPC_CREAT | 0600);
+        child_start(&child, register_and_wait, NULL);
+        step_receive_data(child.channel, &registered, sizeof(registered));
+        write_number("/proc/sys/kernel/shm_rmid_forced", 1);
+        ck_assert_int_eq(try_make("made", PAGE, KEY + 2), -EOPNOTSUPP);
+        ck_assert_ptr_nonnull(strstr(shmd_error_message(connection), "shm_rmid_forced"));
+        ck_assert_int_eq(shmget(KEY + 2, 0, 0), -1);
+        ck_assert_int_eq(adopt(connection, "adopted", adopted), -EOPNOTSUPP);
+        snprintf(name, sizeof(name), "sysv/%d", registered);
+        ck_assert_int_eq(client_try_open(connection, name, 0), -EOPNOTSUPP);
+        ck_assert(is_in_kernel(adopted));
+        ck_assert(is_in_kernel(registered));
+        ck_assert_uint_eq(client_count(connection, "", 0), 1);
+        write_number("/proc/sys/kernel/shm_rmid_forced", 0);
+        ck_assert_int_eq(adopt(connection, "adopted", adopted), 0);
+        ck_assert_int_eq(client_try_open(connection, name, 0), 0);
+        step_send(child.channel, 'z');
+        child_join(&child);
+        AWAIT_REMOVED(registered);
+}
+END_TEST
+
+START_TEST(test_huge_pages) {
+        int id;
+
+        if (!can_export("segments of huge pages"))
+                return;
+        id = shmget(KEY, 3 << 20, IPC_CREAT | SHM_HUGETLB | SHM_NORESERVE | 0600);
+        if (id < 0) {
+                test_skip("segments of huge pages: %s", strerror(errno));
+                return;
+        }
+        ck_assert_int_eq(adopt(connection, "huge", id), -EOPNOTSUPP);
+        ck_assert_ptr_nonnull(strstr(shmd_error_message(connection), "huge pages"));
         ck_assert_uint_eq(client_count(connection, "", 0), 0);
         shmctl(id, IPC_RMID, NULL);
 }
@@ -806,6 +856,94 @@ START_TEST(test_restart_registered) {
 }
 END_TEST
 
+/* --- killed between two steps --- */
+
+/* A daemon that ends by SIGKILL when it gets there; those after it don't. */
+static void start_to_be_killed(const char *moment) {
+        char path[512];
+
+        own_namespace();
+        snprintf(path, sizeof(path), "%s/tests/support/.libs/preload-kill.so", test_environment("SHMD_TEST_BUILDDIR"));
+        setenv("LD_PRELOAD", path, 1);
+        setenv("SHMD_TEST_KILL", moment, 1);
+        manager_start(&manager, NULL);
+        unsetenv("LD_PRELOAD");
+        unsetenv("SHMD_TEST_KILL");
+        setenv("SHMD_SOCKET", manager.socket, 1);
+        ASSERT_OK(NULL, shmd_connect(manager.socket, &connection));
+}
+
+static unsigned in_kernel(void) {
+        struct sysv_facts facts;
+        unsigned count = 0;
+        int index = 0;
+
+        while (sysv_kernel_next(&index, &facts))
+                count++;
+        return count;
+}
+
+static bool can_be_killed(const char *part) {
+        if (strcmp(test_environment("SHMD_TEST_SANITIZERS"), "no") != 0) {
+                test_skip("%s: nothing can be preloaded beside sanitizers", part);
+                return false;
+        }
+        return can_export(part);
+}
+
+/* The library asks the next daemon for the same: it has to find neither key nor memory of the one before. */
+static const char *const making_moments[] = { "shmget", "+shmget", "shmat", "+shmat", "IPC_SET", "+IPC_SET" };
+
+START_TEST(test_killed_making) {
+        if (!can_be_killed("a daemon that is killed while it makes a SysV segment"))
+                return;
+        start_to_be_killed(making_moments[_i]);
+        shmd_close(make("brokered", KEY, 0, 0));
+        manager_await_ready(&manager, 2);
+        ck_assert_uint_eq(manager.starts, 2);
+        ck_assert_uint_eq(in_kernel(), 1);
+        ck_assert_int_eq(shmget(KEY, 0, 0), shmid_of("brokered"));
+        ASSERT_OK(connection, shmd_unlink(connection, "brokered"));
+        TEST_UNTIL(in_kernel() == 0, "the segment's removal from the kernel");
+        teardown_manager();
+}
+END_TEST
+
+/* What only looks like it is left alone. */
+START_TEST(test_killed_beside_others) {
+        int same_size;
+
+        if (!can_be_killed("a daemon that is killed while it makes a SysV segment"))
+                return;
+        start_to_be_killed("+shmget");
+        same_size = shmget(KEY + 1, 5000, IPC_CREAT | 0600);
+        shmd_close(make("brokered", KEY, 0, 0));
+        manager_await_ready(&manager, 2);
+        ck_assert(is_in_kernel(same_size));
+        ck_assert_uint_eq(in_kernel(), 2);
+        shmctl(same_size, IPC_RMID, NULL);
+        teardown_manager();
+}
+END_TEST
+
+static const char *const removing_moments[] = { "IPC_RMID", "+IPC_RMID" };
+
+START_TEST(test_killed_removing) {
+        if (!can_be_killed("a daemon that is killed while it removes a SysV segment"))
+                return;
+        start_to_be_killed(removing_moments[_i]);
+        shmd_close(make("brokered", KEY, 0, 0));
+        (void) shmd_unlink(connection, "brokered");
+        manager_await_ready(&manager, 2);
+        TEST_UNTIL(in_kernel() == 0, "the segment's removal from the kernel");
+        connection = shmd_disconnect(connection);
+        ASSERT_OK(NULL, shmd_connect(manager.socket, &connection));
+        ck_assert_uint_eq(client_count(connection, "", 0), 0);
+        shmd_close(make("brokered", KEY, 0, 0));
+        teardown_manager();
+}
+END_TEST
+
 /* --- the process with the rights --- */
 
 struct helper {
@@ -847,14 +985,39 @@ static int ask(struct helper *helper, const struct sysv_request *request) {
 
         ck_assert_int_eq(send(helper->fd, request, sizeof(*request), MSG_NOSIGNAL), sizeof(*request));
         ck_assert_int_eq(wire_receive(helper->fd, &reply, sizeof(reply), &fds, 0), sizeof(reply));
-        ck_assert_uint_eq(fds.count, reply.result == 0 && (request->operation == SYSV_EXPORT || request->operation == SYSV_MAKE));
+        ck_assert_uint_eq(fds.count, reply.result == 0 && request->operation == SYSV_EXPORT);
         wire_fds_done(&fds);
         return reply.result;
 }
 
+static int ask_again(struct helper *helper) {
+        struct wire_fds fds = { .count = 0 };
+        struct sysv_reply reply = { 0 };
+
+        ck_assert_int_eq(wire_receive(helper->fd, &reply, sizeof(reply), &fds, 0), sizeof(reply));
+        ck_assert_uint_eq(fds.count, 0);
+        return reply.result;
+}
+
+static unsigned descriptors_of(pid_t pid) {
+        char path[64];
+        unsigned count = 0;
+        DIR *directory;
+
+        snprintf(path, sizeof(path), "/proc/%d/fd", (int) pid);
+        directory = opendir(path);
+        ck_assert_ptr_nonnull(directory);
+        for (struct dirent *entry; (entry = readdir(directory));)
+                count += entry->d_name[0] != '.';
+        closedir(directory);
+        return count;
+}
+
 START_TEST(test_misuse) {
+        static const char noise[sizeof(struct sysv_request) + 1];
         struct sysv_request request = { .operation = SYSV_REMOVE };
         struct helper helper;
+        unsigned descriptors;
         char *attached;
         int id, exit_status;
 
@@ -895,8 +1058,11 @@ START_TEST(test_misuse) {
         request.mode = 01777;
         ck_assert_int_eq(ask(&helper, &request), -EINVAL);
         request.mode = 0;
-        request.operation = 77;
-        ck_assert_int_eq(ask(&helper, &request), -EPROTO);
+        for (unsigned operation = 0; operation < 80; operation++) {
+                request.operation = operation;
+                if (operation < SYSV_EXPORT || operation > SYSV_REMOVE)
+                        ck_assert_int_eq(ask(&helper, &request), -EPROTO);
+        }
         request.operation = SYSV_REMOVE;
         request.shmid = -1;
         ck_assert_int_eq(ask(&helper, &request), -EINVAL);
@@ -906,12 +1072,46 @@ START_TEST(test_misuse) {
         ck_assert(!is_in_kernel(id));
         ck_assert_int_eq(helper_end(&helper), 0);
 
-        /* What is no request, and who may not ask. */
+        /* What is no request: too short, too long, noise of the right size, with descriptors */
+        for (size_t size = 1; size <= sizeof(noise); size += sizeof(noise) - 1) {
+                helper_start(&helper, NULL);
+                ck_assert_int_eq(send(helper.fd, noise, size, 0), (ssize_t) size);
+                exit_status = process_wait(helper.pid, helper.pidfd, "shmd-sysv");
+                ck_assert_int_eq(WEXITSTATUS(exit_status), 1);
+                close(helper.fd);
+        }
         helper_start(&helper, NULL);
-        ck_assert_int_eq(send(helper.fd, "x", 1, 0), 1);
-        exit_status = process_wait(helper.pid, helper.pidfd, "shmd-sysv");
-        ck_assert_int_eq(WEXITSTATUS(exit_status), 1);
-        close(helper.fd);
+        for (int byte = 0; byte < 256; byte++) {
+                memset(&request, byte, sizeof(request));
+                ck_assert_int_lt(ask(&helper, &request), 0);
+        }
+        descriptors = descriptors_of(helper.pid);
+        ck_assert_int_eq(raw_send(&(struct raw) { .fd = helper.fd }, &request, sizeof(request), (const int[]) { STDIN_FILENO, helper.fd }, 2), 0);
+        ck_assert_int_lt(ask_again(&helper), 0);
+        ck_assert_int_lt(ask(&helper, &request), 0);
+        ck_assert_uint_eq(descriptors_of(helper.pid), descriptors);
+        ck_assert_int_eq(helper_end(&helper), 0);
+}
+END_TEST
+
+/* Nor is it served over anything but a socket for packets. */
+START_TEST(test_no_socket) {
+        for (int type = 0; type <= SOCK_DGRAM; type++) {
+                int pair[2], status;
+                pid_t pid;
+
+                ck_assert_int_eq(type == 0 ? pipe(pair) : socketpair(AF_UNIX, type, 0, pair), 0);
+                pid = fork();
+                if (pid == 0) {
+                        (void) dup2(pair[0], STDIN_FILENO);
+                        execl(helper_path(), "shmd-sysv", NULL);
+                        _exit(127);
+                }
+                ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+                ck_assert_int_eq(WEXITSTATUS(status), 1);
+                close(pair[0]);
+                close(pair[1]);
+        }
 }
 END_TEST
 
@@ -1074,6 +1274,8 @@ int main(void) {
         tcase_add_test(brokered, test_permissions);
         tcase_add_test(brokered, test_given_away);
         tcase_add_test(brokered, test_limits_of_the_kernel);
+        tcase_add_test(brokered, test_removal_forced);
+        tcase_add_test(brokered, test_huge_pages);
         tcase_add_test(brokered, test_what_does_not_go_together);
         tcase_add_test(brokered, test_adopted);
         tcase_add_test(registered, test_by_prefix);
@@ -1087,7 +1289,11 @@ int main(void) {
         tcase_add_test(restarts, test_restart_locked);
         tcase_add_test(restarts, test_restart_removed);
         tcase_add_test(restarts, test_restart_registered);
+        tcase_add_loop_test(alone, test_killed_making, 0, (int) ELEMENTSOF(making_moments));
+        tcase_add_test(alone, test_killed_beside_others);
+        tcase_add_loop_test(alone, test_killed_removing, 0, (int) ELEMENTSOF(removing_moments));
         tcase_add_test(alone, test_misuse);
+        tcase_add_test(alone, test_no_socket);
         tcase_add_test(alone, test_stranger);
         tcase_add_test(alone, test_unprivileged_daemon);
         tcase_add_test(alone, test_end);

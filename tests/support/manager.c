@@ -127,6 +127,15 @@ static void run_daemon(const struct manager *manager, char *const *argv, char **
         _exit(126);
 }
 
+static bool is_passed_on(const char *variable) {
+        static const char *const beginnings[] = { "ASAN_", "UBSAN_", "LSAN_", "LD_PRELOAD=", "SHMD_TEST_KILL=" };
+
+        for (size_t i = 0; i < ELEMENTSOF(beginnings); i++)
+                if (strncmp(variable, beginnings[i], strlen(beginnings[i])) == 0)
+                        return true;
+        return false;
+}
+
 static void launch(struct manager *manager) {
         static char names[MANAGER_KEPT_MAX * 65 + 64];
         char notify[160], count[32], pid_variable[32], names_variable[sizeof(names) + 32], *to = names;
@@ -146,7 +155,7 @@ static void launch(struct manager *manager) {
         if (manager->old)
                 environment[e++] = (char *) "INVOCATION_ID=0";
         for (char **variable = environ; *variable && e < ELEMENTSOF(environment) - 1; variable++)
-                if (strncmp(*variable, "ASAN_", 5) == 0 || strncmp(*variable, "UBSAN_", 6) == 0 || strncmp(*variable, "LSAN_", 5) == 0)
+                if (is_passed_on(*variable))
                         environment[e++] = *variable;
 
         manager->pid = fork();

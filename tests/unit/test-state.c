@@ -299,6 +299,19 @@ START_TEST(test_unknown_type) {
 }
 END_TEST
 
+/* It is told of until what was recorded meanwhile counts. */
+START_TEST(test_making) {
+        const struct state_making making = { .since_sec = 5, .size = 4096, .key = 0x44, .pid = 12 };
+
+        state_begin_making(&state_log, &making);
+        ck_assert_mem_eq(&state_header(&state_log)->making, &making, sizeof(making));
+        if (_i == 1)
+                append_many(1);
+        state_commit(&state_log);
+        ck_assert_int_eq(state_header(&state_log)->making.since_sec, 0);
+}
+END_TEST
+
 START_TEST(test_not_a_log) {
         ck_assert_int_eq(state_check(memory, 10), -EBADMSG);
         state_header(&state_log)->version = STATE_VERSION + 1;
@@ -327,6 +340,7 @@ int main(void) {
         tcase_add_test(tests, test_noise);
         tcase_add_loop_test(tests, test_newer_and_older, 0, 3);
         tcase_add_test(tests, test_unknown_type);
+        tcase_add_loop_test(tests, test_making, 0, 2);
         tcase_add_test(tests, test_not_a_log);
         suite_add_tcase(suite, tests);
         runner = srunner_create(suite);
