@@ -40,7 +40,6 @@
 #define ATTEMPTS_MAX 16
 /* Nobody expects so high a number to be the lowest free one; select(2) could still take it. */
 #define HIGH_FD 1008
-#define UNOBTRUSIVE_FD 64
 /* Beyond so many groups their number alone is compared. */
 #define GROUPS_MAX 64
 
@@ -117,16 +116,15 @@ static uint64_t cookie_of(int fd) {
         return st.st_ino;
 }
 
+/* To the highest number that can be had: the low ones are the program's, the lowest of them its next descriptor's. */
 static int fd_move_up(int fd) {
         struct rlimit limit = { .rlim_cur = 0 };
-        int moved = -1;
+        int moved = -1, from;
 
         (void) getrlimit(RLIMIT_NOFILE, &limit);
-        if (limit.rlim_cur > UNOBTRUSIVE_FD)
-                moved = fcntl(fd, F_DUPFD_CLOEXEC, (int) MIN(limit.rlim_cur - KEPT_MAX, (rlim_t) HIGH_FD));
+        for (from = (int) MIN(limit.rlim_cur, (rlim_t) HIGH_FD + KEPT_MAX) - KEPT_MAX; moved < 0 && from > fd; from--)
+                moved = fcntl(fd, F_DUPFD_CLOEXEC, from);
         if (moved < 0)
-                moved = fcntl(fd, F_DUPFD_CLOEXEC, UNOBTRUSIVE_FD);
-        if (moved < 0) /* no number so high is allowed */
                 return fd;
         close_fd(fd);
         return moved;

@@ -47,11 +47,11 @@ await_event() {
 # --- the same calls, natively and served ---
 
 test_calls() {
-        for scenario in flags flags-threaded names names-differ data identity limit close-all processes fds race threads signals \
+        for scenario in flags flags-threaded names names-differ data identity limit lowest close-all processes fds race threads signals \
                 cancel others; do
                 if [ "$sanitized" = yes ]; then
                         case $scenario in
-                                processes | signals | limit) # what a sanitizer does in between is not ours to judge
+                                processes | signals | limit | lowest) # what a sanitizer does in between is not ours to judge
                                         skip "$scenario, with sanitizers"
                                         continue
                                         ;;

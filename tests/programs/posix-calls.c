@@ -398,6 +398,44 @@ static void scenario_limit(void) {
         MUST(shm_open(object, O_RDWR, 0) < 0 && errno == ENOENT); /* nothing was made */
 }
 
+/* Whatever the limit, and wherever there is room: it is the lowest. */
+static void open_within(rlim_t most, bool warm, int low, int high) {
+        struct rlimit limit = { most, most };
+        int fd, lowest;
+
+        if (warm)
+                close(shm_open(object, O_RDWR, 0));
+        MUST(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        if (low > 0) {
+                fill_descriptors(0);
+                close(low);
+                close(high);
+        }
+        lowest = lowest_descriptor();
+        for (int i = 0; i < (low > 0 ? 1 : 5); i++) {
+                fd = shm_open(object, i % 2 ? O_RDWR | O_CREAT : O_RDONLY, 0600);
+                printf("limit %d, warm %d, free %d and %d: fd+%d error %d\n", (int) most, warm, low, high, fd - lowest, error_of(fd));
+        }
+}
+
+static void scenario_lowest(void) {
+        static const rlim_t limits[] = { 16, 20, 63, 64, 65, 100, 1008, 1012, 2000 };
+
+        close(make(object, 4096));
+        for (unsigned i = 0; i < COUNT(limits) * 4; i++) {
+                pid_t pid;
+
+                fflush(stdout);
+                pid = fork();
+                if (pid == 0) {
+                        open_within(limits[i / 4], i & 1, i & 2 ? 5 : 0, i & 2 ? 9 : 0);
+                        exit(0);
+                }
+                join(pid);
+        }
+        MUST(shm_unlink(object) == 0);
+}
+
 /* Something of its own under each number that was closed: nobody may touch that. */
 static void scenario_close_all(void) {
         int pair[2], fd = make(object, 4096), first;
@@ -904,6 +942,7 @@ static const struct {
         { "data", scenario_data },
         { "identity", scenario_identity },
         { "limit", scenario_limit },
+        { "lowest", scenario_lowest },
         { "close-all", scenario_close_all },
         { "processes", scenario_processes },
         { "fds", scenario_fds },
