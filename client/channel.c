@@ -595,11 +595,11 @@ int channel_reopen(const char *name, size_t name_size, int access, int status_fl
         return fd;
 }
 
-bool channel_error_means_no_daemon(int error) {
-        static const int others[] = { EMFILE, ENFILE, ENOMEM, ENOBUFS, EDQUOT, EAGAIN };
+enum daemon_seen channel_daemon_seen(int error) {
+        static const int lacks[] = { EMFILE, ENFILE, ENOMEM, ENOBUFS, EDQUOT, EAGAIN };
 
-        for (size_t i = 0; i < ELEMENTSOF(others); i++)
-                if (error == -others[i])
-                        return false;
-        return error < 0;
+        for (size_t i = 0; i < ELEMENTSOF(lacks); i++)
+                if (error == -lacks[i])
+                        return DAEMON_UNKNOWN;
+        return error < 0 ? DAEMON_MISSING : DAEMON_THERE;
 }

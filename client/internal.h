@@ -660,8 +660,15 @@ int channel_call(const struct channel_request *request, struct channel_reply *re
  */
 int channel_reopen(const char *name, size_t name_size, int access, int status_flags);
 
-/* Whether such an error means that there is no daemon to be reached, not that this process lacks something. */
-bool channel_error_means_no_daemon(int error);
+/* What a call has shown of the daemon. */
+enum daemon_seen {
+        DAEMON_UNKNOWN, /* it was not asked: the arguments were wrong, or this process lacks something */
+        DAEMON_THERE,
+        DAEMON_MISSING,
+};
+
+/* What comes of channel_call(), or zero. */
+enum daemon_seen channel_daemon_seen(int error);
 
 /* --- posix --- */
 
@@ -677,9 +684,9 @@ struct posix_options {
 /* Who keeps what is made now. */
 uint64_t posix_keeper(const struct posix_options *options);
 
-/* A descriptor, or a negative errno value; *ret_no_daemon: whether it is that. The umask is taken off the mode here. */
-int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, bool *ret_no_daemon);
-int posix_unlink(const struct posix_options *options, const char *name, bool *ret_no_daemon);
+/* A descriptor, or a negative errno value. The umask is taken off the mode here. */
+int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, enum daemon_seen *ret_seen);
+int posix_unlink(const struct posix_options *options, const char *name, enum daemon_seen *ret_seen);
 
 /* The name that the daemon has for one of POSIX, which has any bytes; its length. buffer: SHMD_NAME_MAX + 1. */
 size_t posix_name_to_wire(const char *prefix, const char *name, char *buffer);

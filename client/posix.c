@@ -189,12 +189,13 @@ static int set_status_flags(int fd, int oflag) {
         return fcntl(fd, F_SETFL, oflag & STATUS_FLAGS) < 0 ? negative_errno() : 0;
 }
 
-static int ask_to_open(const struct posix_options *options, const char *wire_name, size_t size, int oflag, mode_t mode, bool *ret_no_daemon) {
+static int ask_to_open(const struct posix_options *options, const char *wire_name, size_t size, int oflag, mode_t mode,
+                       enum daemon_seen *ret_seen) {
         struct channel_reply reply;
         int r;
 
         r = call_create_or_open(options, wire_name, size, oflag, mode, &reply);
-        *ret_no_daemon = channel_error_means_no_daemon(r);
+        *ret_seen = channel_daemon_seen(r);
         if (r < 0)
                 return r;
         if (reply.status != SHMD_OK)
@@ -209,12 +210,12 @@ static int ask_to_open(const struct posix_options *options, const char *wire_nam
         return reply.fd;
 }
 
-int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, bool *ret_no_daemon) {
+int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, enum daemon_seen *ret_seen) {
         char wire_name[SHMD_NAME_MAX + 1];
         size_t size;
         int r;
 
-        *ret_no_daemon = false;
+        *ret_seen = DAEMON_UNKNOWN;
         if ((oflag & ~(MEANT_FLAGS | O_WRONLY | HARMLESS_FLAGS)) || (oflag & O_ACCMODE) == O_ACCMODE)
                 return -EINVAL;
         r = name_to_target(options, name, &wire_name, &size);
@@ -227,21 +228,21 @@ int posix_open(const struct posix_options *options, const char *name, int oflag,
         }
         if (oflag & O_CREAT)
                 mode &= 0777 & ~process_umask();
-        return ask_to_open(options, wire_name, size, oflag, mode, ret_no_daemon);
+        return ask_to_open(options, wire_name, size, oflag, mode, ret_seen);
 }
 
-int posix_unlink(const struct posix_options *options, const char *name, bool *ret_no_daemon) {
+int posix_unlink(const struct posix_options *options, const char *name, enum daemon_seen *ret_seen) {
         char wire_name[SHMD_NAME_MAX + 1];
         struct channel_reply reply;
         size_t size;
         int r;
 
-        *ret_no_daemon = false;
+        *ret_seen = DAEMON_UNKNOWN;
         r = name_to_target(options, name, &wire_name, &size);
         if (r < 0) /* the C library finds nothing of that name, where shm_open finds it invalid */
                 return name[strspn(name, "/")] == '\0' ? -ENOENT : r;
         r = call_unlink(wire_name, size, &reply);
-        *ret_no_daemon = channel_error_means_no_daemon(r);
+        *ret_seen = channel_daemon_seen(r);
         if (r == 0)
                 r = -status_to_errno(reply.status);
         return r == -EPERM ? -EACCES : r; /* as POSIX has it */
@@ -260,20 +261,20 @@ static int posix_result(int r, int saved_errno) {
 /* Like the C library's, these are no cancellation points. */
 _public_ int shmd_shm_open(const char *name, int oflag, mode_t mode) {
         int saved_errno = errno, cancel_state, r;
-        bool no_daemon;
+        enum daemon_seen seen;
 
         (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-        r = posix_open(&no_options, name, oflag, mode, &no_daemon);
+        r = posix_open(&no_options, name, oflag, mode, &seen);
         (void) pthread_setcancelstate(cancel_state, &cancel_state);
         return posix_result(r, saved_errno);
 }
 
 _public_ int shmd_shm_unlink(const char *name) {
         int saved_errno = errno, cancel_state, r;
-        bool no_daemon;
+        enum daemon_seen seen;
 
         (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-        r = posix_unlink(&no_options, name, &no_daemon);
+        r = posix_unlink(&no_options, name, &seen);
         (void) pthread_setcancelstate(cancel_state, &cancel_state);
         return posix_result(r, saved_errno);
 }

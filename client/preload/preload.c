@@ -205,6 +205,10 @@ __attribute__((__constructor__)) static void init(void) {
 
 /* --- the calls --- */
 
+static bool is_native(void) {
+        return atomic_load(&decision) == NATIVE;
+}
+
 /* What the C library finds invalid as a name, and what would be the directory. */
 static bool is_name(const char *name) {
         name += strspn(name, "/");
@@ -226,79 +230,79 @@ static int call_native_unlink(const char *name) {
         return -1;
 }
 
-/* Whether the native call is to be made instead; error: of the call to the daemon. */
-static bool decide(bool no_daemon, int error) {
+/* Whether the native call is to be made instead; error: of the call to the daemon. Only who has looked for it decides. */
+static bool decide(enum daemon_seen seen, int error) {
         int before = UNDECIDED;
 
-        if (!no_daemon)
+        if (seen == DAEMON_THERE)
                 (void) atomic_compare_exchange_strong(&decision, &before, SERVED);
+        else if (seen == DAEMON_UNKNOWN)
+                return is_native();
         else if (required)
                 warn_once("no daemon, but it is required: ", describe(error));
         else if (atomic_compare_exchange_strong(&decision, &before, NATIVE))
                 warn_once("no daemon, so shared memory is the system's own: ", describe(error));
         else if (before == SERVED)
                 warn_once("the daemon has gone: ", describe(error));
-        return atomic_load(&decision) == NATIVE;
+        return is_native();
 }
 
 /* Those of shm_open(3); the native call's file system has no quotas, but a size. */
-static int to_posix_error(int error, bool no_daemon) {
-        if (no_daemon)
+static int to_posix_error(int error, enum daemon_seen seen) {
+        if (seen == DAEMON_MISSING)
                 return ECONNREFUSED;
         return error == -EDQUOT ? ENOSPC : -error;
 }
 
-static int finish(int r, bool no_daemon, int saved_errno) {
-        errno = r < 0 ? to_posix_error(r, no_daemon) : saved_errno;
+static int finish(int r, enum daemon_seen seen, int saved_errno) {
+        errno = r < 0 ? to_posix_error(r, seen) : saved_errno;
         return r < 0 ? -1 : r;
 }
 
 _public_ int shm_open(const char *name, int oflag, mode_t mode) {
         int saved_errno = errno, cancel_state, r;
-        bool no_daemon = false, native;
+        enum daemon_seen seen;
+        bool native;
 
         init();
-        if (atomic_load(&decision) == NATIVE || !is_name(name))
+        if (is_native() || !is_name(name))
                 return call_native_open(name, oflag, mode);
         (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-        r = posix_open(&options, name, oflag, mode, &no_daemon);
-        native = decide(no_daemon, r);
+        r = posix_open(&options, name, oflag, mode, &seen);
+        native = decide(seen, r);
         (void) pthread_setcancelstate(cancel_state, &cancel_state);
-        return native ? call_native_open(name, oflag, mode) : finish(r, no_daemon, saved_errno);
+        return native ? call_native_open(name, oflag, mode) : finish(r, seen, saved_errno);
 }
 
 _public_ int shm_unlink(const char *name) {
         int saved_errno = errno, cancel_state, r;
-        bool no_daemon = false, native;
+        enum daemon_seen seen;
+        bool native;
 
         init();
-        if (atomic_load(&decision) == NATIVE || !is_name(name))
+        if (is_native() || !is_name(name))
                 return call_native_unlink(name);
         (void) pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
-        r = posix_unlink(&options, name, &no_daemon);
-        native = decide(no_daemon, r);
+        r = posix_unlink(&options, name, &seen);
+        native = decide(seen, r);
         (void) pthread_setcancelstate(cancel_state, &cancel_state);
-        return native ? call_native_unlink(name) : finish(r, no_daemon, saved_errno);
+        return native ? call_native_unlink(name) : finish(r, seen, saved_errno);
 }
 
 /* --- SysV: the kernel's own, of which the daemon is told --- */
 
-static bool is_native(void) {
-        return atomic_load(&decision) == NATIVE;
-}
-
 /* 0, or why it may not be: a positive errno value. What the daemon may not or cannot know of is not registered. */
 static int register_segment(int shmid) {
         const struct shmd_create_options how = { .lifetime = options.lifetime, .linger_usec = options.linger_usec };
-        bool no_daemon;
+        enum daemon_seen seen;
         int r;
 
         r = sysv_tell(SHMD_WIRE_SYSV_REGISTER, shmid, &how, posix_keeper(&options));
-        no_daemon = channel_error_means_no_daemon(r);
-        (void) decide(no_daemon, r);
+        seen = r == SHMD_NOT_FOUND ? DAEMON_UNKNOWN : channel_daemon_seen(r); /* which can be found out without asking it */
+        (void) decide(seen, r);
         if (r == SHMD_OTHER_NAMESPACE)
                 warn_once("the daemon is in another IPC namespace, and does not look after SysV segments of this one", "");
-        if (no_daemon && required)
+        if (seen == DAEMON_MISSING && required)
                 return ECONNREFUSED;
         return r == SHMD_OVER_LIMIT ? ENOSPC : 0;
 }

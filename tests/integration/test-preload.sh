@@ -181,11 +181,14 @@ test_no_daemon() {
         errs_like '^shmdctl: no daemon .*nobody.*; ".*posix-calls" has the system.s own shared memory$'
         [ "$(wc -l <"$err")" -eq 1 ] || fail "more than a line: $(cat "$err")"
         expect 3 shmdctl --socket "$PWD/nobody" run --required -- "$calls" others
+        expect 3 env SHMD_PRELOAD_REQUIRED=1 "$SHMD_TEST_SHMDCTL" --socket "$PWD/nobody" run -- "$calls" others
         expect 0 native env SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" "$calls" data
         errs "libshmd-preload: no daemon, so shared memory is the system's own: no such socket: $PWD/nobody"
         expect 1 env SHMD_PRELOAD_REQUIRED=1 SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" "$calls" data
         errs "libshmd-preload: no daemon, but it is required: no such socket: $PWD/nobody"
         grep -q 'Connection refused' "$out" || fail "said: $(cat "$out")"
+        expect 0 native env SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" "$calls" undecided
+        errs "libshmd-preload: no daemon, so shared memory is the system's own: it is not there"
         # Whoever has closed its standard error, or made something else of it, has nothing written there.
         expect 0 native env SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" \
                 sh -c 'exec "$1" data 2>&-' sh "$calls"

@@ -436,6 +436,22 @@ static void scenario_lowest(void) {
         MUST(shm_unlink(object) == 0);
 }
 
+/* What fails without having asked anybody says nothing of where the objects are. */
+static void scenario_undecided(void) {
+        struct rlimit limit, few = { 50, 50 };
+
+        (void) shm_open(object, O_RDWR | O_DIRECTORY, 0);
+        (void) shm_open(object, O_RDWR | O_WRONLY, 0);
+        MUST(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+        few.rlim_max = limit.rlim_max;
+        MUST(setrlimit(RLIMIT_NOFILE, &few) == 0);
+        fill_descriptors(0);
+        MUST(shm_open(object, O_RDWR, 0) < 0 && errno == EMFILE);
+        MUST(close_range(3, ~0u, 0) == 0 && setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        close(make(object, 1));
+        MUST(shm_unlink(object) == 0);
+}
+
 /* Something of its own under each number that was closed: nobody may touch that. */
 static void scenario_close_all(void) {
         int pair[2], fd = make(object, 4096), first;
@@ -943,6 +959,7 @@ static const struct {
         { "identity", scenario_identity },
         { "limit", scenario_limit },
         { "lowest", scenario_lowest },
+        { "undecided", scenario_undecided },
         { "close-all", scenario_close_all },
         { "processes", scenario_processes },
         { "fds", scenario_fds },
