@@ -99,6 +99,13 @@ static int execute(char **program) {
         return error == ENOENT || error == ENOTDIR ? 127 : 126;
 }
 
+/* By the option, or by what the library itself would read. */
+static bool is_required(const struct options *options) {
+        const char *word = getenv("SHMD_PRELOAD_REQUIRED");
+
+        return options->required || (word && strcmp(word, "1") == 0);
+}
+
 int cmd_run(struct ctl *ctl, int n_arguments, char **arguments) {
         struct options *options = &ctl->options;
         int status;
@@ -107,7 +114,7 @@ int cmd_run(struct ctl *ctl, int n_arguments, char **arguments) {
         (void) arguments;
         if (options->create.lifetime == SHMD_LIFETIME_CREATOR)
                 return fail_usage(ctl, "--lifetime creator: the connection of a program's own calls comes and goes; see holders");
-        if (options->required) {
+        if (is_required(options)) {
                 status = connect_to_daemon(ctl);
                 if (status != STATUS_DONE)
                         return status;
