@@ -7,7 +7,7 @@
  * waits for another call, and one that is left for good (by longjmp(3), by the death of its thread) costs a socket and no more.
  * Nothing is allocated, no signal blocked, and the errors of a socket are those of its call alone.
  *
- * The kept sockets are in memory that a fork wipes; those of another process, as a vfork child finds them, are left alone.
+ * The kept sockets are in memory that a fork wipes and that has one owner; in its vfork child they are left alone.
  * The program may close any descriptor, and get its number for something else: a kept socket is known by its cookie, which the kernel
  * gives to no other one, and what does not have it is neither written to nor closed.
  *
@@ -36,6 +36,8 @@
 
 /* More calls at once make do without. */
 #define KEPT_MAX 4
+/* After so many numbers that are not in use no socket of ours is looked for. */
+#define UNUSED_MAX 16
 /* A daemon that was idle may go just when we come, or be killed while it comes back; so often we come again. */
 #define ATTEMPTS_MAX 16
 /* Nobody expects so high a number to be the lowest free one; select(2) could still take it. */
@@ -92,11 +94,21 @@ struct place {
         int error; /* why it is none; 0 */
 };
 
-static struct kept_channel *_Atomic kept; /* KEPT_MAX; wiped by fork */
-static struct {
-        atomic_int fd;
-        _Atomic uint64_t cookie;
-} inherited[KEPT_MAX]; /* what a forked child has to close */
+/* What belongs to one process, and is wiped by its fork. */
+struct kept {
+        atomic_int owner; /* whose channels these are; 0: nobody's yet */
+        struct kept_channel channels[KEPT_MAX];
+};
+
+static struct kept *_Atomic kept;
+static atomic_int lowest_fd = HIGH_FD; /* all our sockets are from there on */
+static enum {
+        PEER_UNKNOWN,
+        PEER_BEING_WRITTEN,
+        PEER_KNOWN,
+} _Atomic peer_state;
+static struct sockaddr_un peer; /* the address of the daemon's socket, as it made it */
+static socklen_t peer_size;
 static struct place places[2];
 static unsigned places_count;
 static enum channel_daemon daemon_wanted = CHANNEL_ANY;
@@ -122,13 +134,58 @@ static int fd_move_up(int fd) {
         int moved = -1, from;
 
         (void) getrlimit(RLIMIT_NOFILE, &limit);
-        for (from = (int) MIN(limit.rlim_cur, (rlim_t) HIGH_FD + KEPT_MAX) - KEPT_MAX; moved < 0 && from > fd; from--)
+        for (from = (int) MIN(limit.rlim_cur, (rlim_t) HIGH_FD + KEPT_MAX) - KEPT_MAX; moved < 0 && from > fd; from--) {
+                if (atomic_load(&lowest_fd) > from) /* before it is there: another thread may fork */
+                        atomic_store(&lowest_fd, from);
                 moved = fcntl(fd, F_DUPFD_CLOEXEC, from);
+        }
         if (moved < 0)
                 return fd;
         close_fd(fd);
         return moved;
 }
+
+/* --- those of a parent process --- */
+
+/* What getpeername(2) says of all our sockets, once the first is connected. */
+static void peer_remember(int fd) {
+        struct sockaddr_un address;
+        socklen_t size = sizeof(address);
+        int none = PEER_UNKNOWN;
+
+        if (atomic_load(&peer_state) != PEER_UNKNOWN || getpeername(fd, (struct sockaddr *) &address, &size) < 0 ||
+            !atomic_compare_exchange_strong(&peer_state, &none, PEER_BEING_WRITTEN))
+                return;
+        peer_size = MIN(size, (socklen_t) sizeof(address));
+        memcpy(&peer, &address, peer_size);
+        atomic_store(&peer_state, PEER_KNOWN);
+}
+
+static bool peer_is_of(int fd) {
+        struct sockaddr_un address;
+        socklen_t size = sizeof(address);
+
+        return getpeername(fd, (struct sockaddr *) &address, &size) == 0 && size == peer_size && memcmp(&address, &peer, size) == 0;
+}
+
+/*
+ * In a forked child: closes what it has of its parent's sockets, also those of other threads' calls that were under way. They are looked
+ * for among the descriptors: fork(2) copies these before the memory, in which a call may have ended since. One that was just being made
+ * stays until exec; so do all in a child that was made without fork handlers, which may share its parent's descriptors (clone(2), CLONE_FILES).
+ */
+static void inherited_close(void) {
+        int unused = 0;
+
+        if (atomic_load(&peer_state) != PEER_KNOWN)
+                return;
+        for (int fd = atomic_load(&lowest_fd); unused < UNUSED_MAX; fd++) {
+                unused = fcntl(fd, F_GETFD) < 0 ? unused + 1 : 0;
+                if (unused == 0 && peer_is_of(fd))
+                        close_fd(fd);
+        }
+}
+
+/* --- who asks --- */
 
 static struct identity identity_now(void) {
         struct identity identity = { .uid = geteuid(), .gid = getegid(), .groups = UINT64_C(14695981039346656037) };
@@ -179,28 +236,28 @@ void channel_describe_places(char *buffer, size_t size) {
                                 places_count > 1 ? places[1].path : "");
 }
 
-static int connect_at(const struct place *place, int *ret_fd) {
+static int connect_at(const struct place *place, int fd) {
         struct failure failure = { .kind = FAILURE_NONE };
         int r;
 
         if (place->error < 0)
                 return place->error;
-        r = socket_connect(place->path, ret_fd);
+        r = socket_connect_fd(fd, place->path);
         if ((r == -ENOENT || r == -ECONNREFUSED) && place->autostart) {
                 r = autostart_daemon(place->path, &failure);
                 if (r == 0)
-                        r = socket_connect(place->path, ret_fd);
+                        r = socket_connect_fd(fd, place->path);
                 if (r == -ENOENT) /* it was there a moment ago */
                         r = -ECONNRESET;
         }
         return r;
 }
 
-static int connect_somewhere(int *ret_fd) {
+static int connect_somewhere(int fd) {
         int r = -ENOENT;
 
         for (unsigned i = 0; i < places_count && r == -ENOENT; i++)
-                r = connect_at(&places[i], ret_fd);
+                r = connect_at(&places[i], fd);
         return r;
 }
 
@@ -269,11 +326,11 @@ static int receive_message(const struct channel *channel, enum shmd_operation nu
 
 /* NULL: it is made for one call. */
 static struct kept_channel *channel_as_kept(const struct channel *channel) {
-        struct kept_channel *first = atomic_load(&kept);
+        struct kept *all = atomic_load(&kept);
 
-        for (size_t i = 0; first && i < KEPT_MAX; i++)
-                if (channel == &first[i].channel)
-                        return &first[i];
+        for (size_t i = 0; all && i < KEPT_MAX; i++)
+                if (channel == &all->channels[i].channel)
+                        return &all->channels[i];
         return NULL;
 }
 
@@ -397,10 +454,22 @@ static void channel_close(struct channel *channel) {
         channel->fd = -EBADF;
 }
 
-static int channel_make(struct channel *channel, const struct identity *identity, pid_t pid) {
-        int fd = -EBADF, r;
+/* Out of the way before it waits for anything. */
+static int channel_make_socket(struct channel *channel, pid_t pid) {
+        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
-        r = connect_somewhere(&fd);
+        if (fd < 0)
+                return negative_errno();
+        channel->fd = fd_move_up(fd);
+        channel->cookie = cookie_of(channel->fd);
+        channel->pid = pid;
+        return 0;
+}
+
+static int channel_make(struct channel *channel, const struct identity *identity, pid_t pid) {
+        int r;
+
+        r = channel_make_socket(channel, pid);
         if (r < 0)
                 return r;
         /* The daemon knows one again that it has lost, not one of other rights. */
@@ -408,11 +477,12 @@ static int channel_make(struct channel *channel, const struct identity *identity
                 if (getrandom(&channel->token, sizeof(channel->token), GRND_NONBLOCK) != sizeof(channel->token))
                         channel->token = 0;
         }
-        channel->fd = fd_move_up(fd);
-        channel->cookie = cookie_of(channel->fd);
         channel->identity = *identity;
-        channel->pid = pid;
-        r = channel_greet(channel);
+        r = connect_somewhere(channel->fd);
+        if (r == 0) {
+                peer_remember(channel->fd);
+                r = channel_greet(channel);
+        }
         if (r < 0)
                 channel_close(channel);
         return r;
@@ -424,65 +494,53 @@ static bool channel_is_good(const struct channel *channel, const struct identity
         return channel->pid != 0 && identity_equals(&channel->identity, identity) && cookie_of(channel->fd) == channel->cookie;
 }
 
-static void remember_inherited(const struct kept_channel *kept_channel) {
-        const struct channel *channel = &kept_channel->channel;
-        size_t i = (size_t) (kept_channel - atomic_load(&kept));
+/* Whether they are this very process's, not those of one whose memory it shares. */
+static bool kept_is_ours(struct kept *all, pid_t pid) {
+        int owner = 0;
 
-        atomic_store(&inherited[i].cookie, channel->pid != 0 ? channel->cookie : 0);
-        atomic_store(&inherited[i].fd, channel->pid != 0 ? channel->fd : -EBADF);
+        return atomic_compare_exchange_strong(&all->owner, &owner, pid) || owner == pid;
 }
 
-/* A kept one that nobody uses, of this very process; or NULL. */
+/* A kept one that nobody uses, or NULL. */
 static struct kept_channel *kept_take(pid_t pid) {
-        struct kept_channel *channels = atomic_load(&kept);
+        struct kept *all = atomic_load(&kept);
 
-        for (size_t i = 0; channels && i < KEPT_MAX; i++) {
-                struct channel *channel = &channels[i].channel;
-
-                if (atomic_exchange(&channel->taken, true))
-                        continue;
-                if (channel->pid == 0 || channel->pid == pid)
-                        return &channels[i];
-                atomic_store(&channel->taken, false); /* we share another process's memory */
-                break;
-        }
+        if (!all || !kept_is_ours(all, pid))
+                return NULL;
+        for (size_t i = 0; i < KEPT_MAX; i++)
+                if (!atomic_exchange(&all->channels[i].channel.taken, true))
+                        return &all->channels[i];
         return NULL;
 }
 
 static void kept_give_back(struct kept_channel *channel) {
-        remember_inherited(channel);
         atomic_store(&channel->channel.taken, false);
 }
 
 static void after_fork_in_child(void) {
-        struct kept_channel *channels = atomic_load(&kept);
+        struct kept *all = atomic_load(&kept);
 
-        for (size_t i = 0; i < KEPT_MAX; i++) {
-                int fd = atomic_exchange(&inherited[i].fd, -EBADF);
-
-                if (fd >= 0 && cookie_of(fd) == atomic_load(&inherited[i].cookie))
-                        close_fd(fd);
-                atomic_store(&inherited[i].cookie, 0);
-        }
+        inherited_close();
+        if (!all)
+                return;
         /* The kernel has done so already, unless it is too old. */
-        if (channels)
-                memset((void *) channels, 0, KEPT_MAX * sizeof(*channels));
+        memset((void *) all, 0, sizeof(*all));
+        atomic_store(&all->owner, getpid());
 }
 
 static void init_once(void) {
-        void *page;
+        struct kept *page;
 
         places_init();
-        for (size_t i = 0; i < KEPT_MAX; i++)
-                atomic_store(&inherited[i].fd, -EBADF);
-        page = mmap(NULL, KEPT_MAX * sizeof(struct kept_channel), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (page == MAP_FAILED) /* then none is kept */
                 return;
-        (void) madvise(page, KEPT_MAX * sizeof(struct kept_channel), MADV_WIPEONFORK);
+        (void) madvise(page, sizeof(*page), MADV_WIPEONFORK);
+        atomic_store(&page->owner, getpid());
         if (pthread_atfork(NULL, NULL, after_fork_in_child) == 0)
                 atomic_store(&kept, page);
         else
-                (void) munmap(page, KEPT_MAX * sizeof(struct kept_channel));
+                (void) munmap(page, sizeof(*page));
 }
 
 void channel_init(enum channel_daemon wanted) {
@@ -496,23 +554,26 @@ void channel_init(enum channel_daemon wanted) {
 /* --- a call --- */
 
 /*
- * Holds the lowest free number until the answer is about to come. So it is known before anything is done that there will be room for
- * the descriptor: open(2) makes no file that it can't open.
+ * So it is known before anything is done that there is room for the descriptor: open(2) makes no file that it can't open. It is tried
+ * among the sockets if possible, and let go at once: a child that is forked meanwhile may have it.
  */
-static int reserve_fd(const struct channel *channel, bool wanted, int *ret_fd) {
-        if (!wanted)
-                return 0;
-        *ret_fd = fcntl(channel->fd, F_DUPFD_CLOEXEC, 0);
-        return *ret_fd < 0 ? negative_errno() : 0;
+static int check_room(const struct channel *channel) {
+        int fd = fcntl(channel->fd, F_DUPFD_CLOEXEC, channel->fd);
+
+        if (fd < 0)
+                fd = fcntl(channel->fd, F_DUPFD_CLOEXEC, 0);
+        if (fd < 0)
+                return negative_errno();
+        close_fd(fd);
+        return 0;
 }
 
 static int perform(struct channel *channel, const struct channel_request *request, uint32_t *serial, struct channel_reply *reply) {
         struct wire_fds fds = WIRE_FDS_INIT;
-        _cleanup_close_ int reserved = -EBADF;
         bool repeated = *serial != 0;
         int r;
 
-        r = reserve_fd(channel, request->reserve, &reserved);
+        r = request->reserve ? check_room(channel) : 0;
         if (r < 0)
                 return r;
         if (!repeated)
@@ -522,7 +583,6 @@ static int perform(struct channel *channel, const struct channel_request *reques
         r = send_message(channel, request, *serial, repeated);
         if (r < 0)
                 return r;
-        reserved = close_fd(reserved);
         r = receive_message(channel, request->operation, *serial, &fds, reply);
         if (r == 0 && fds.count > 0)
                 reply->fd = TAKE_FD(fds.fd[0]);
@@ -591,7 +651,7 @@ int channel_reopen(const char *name, size_t name_size, int access, int status_fl
                 fd = recent_open(recent, status_flags);
         if (fd >= 0 && fcntl(recent->fd, F_GETFD) < 0) /* it was closed meanwhile */
                 recent->fd = fd;
-        atomic_store(&channel->channel.taken, false);
+        kept_give_back(channel);
         return fd;
 }
 

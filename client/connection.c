@@ -62,8 +62,7 @@ const atomic_uint *generations_map(struct generations *generations) {
 
 /* --- the socket --- */
 
-int socket_connect(const char *path, int *ret_fd) {
-        _cleanup_close_ int fd = -EBADF;
+int socket_connect_fd(int fd, const char *path) {
         struct sockaddr_un address = { .sun_family = AF_UNIX };
         size_t length = strlen(path);
         int r;
@@ -71,18 +70,25 @@ int socket_connect(const char *path, int *ret_fd) {
         if (length >= sizeof(address.sun_path))
                 return -ENAMETOOLONG;
         memcpy(address.sun_path, path, length + 1);
-
-        fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-        if (fd < 0)
-                return negative_errno();
         do
                 r = connect(fd, (const struct sockaddr *) &address, sizeof(address));
         while (r < 0 && errno == EINTR);
         if (r < 0)
                 return errno == EPROTOTYPE ? -EPROTO : negative_errno();
-
-        *ret_fd = TAKE_FD(fd);
         return 0;
+}
+
+int socket_connect(const char *path, int *ret_fd) {
+        _cleanup_close_ int fd = -EBADF;
+        int r;
+
+        fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+                return negative_errno();
+        r = socket_connect_fd(fd, path);
+        if (r == 0)
+                *ret_fd = TAKE_FD(fd);
+        return r;
 }
 
 /* -ECONNRESET: the daemon was started, and has gone. */

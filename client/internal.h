@@ -343,6 +343,8 @@ const atomic_uint *generations_map(struct generations *generations);
 
 /* One socket, connected. 0 or -errno as connect(2); -EPROTO: it is no SOCK_SEQPACKET socket. */
 int socket_connect(const char *path, int *ret_fd);
+/* With a socket of the caller's, which may be tried again if it fails. */
+int socket_connect_fd(int fd, const char *path);
 
 /* --- autostart --- */
 

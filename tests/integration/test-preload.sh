@@ -47,7 +47,8 @@ await_event() {
 # --- the same calls, natively and served ---
 
 test_calls() {
-        for scenario in flags flags-threaded names names-differ data identity limit lowest close-all processes fds race threads signals \
+        daemon=$(shmdctl --json status | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])') || fail "status"
+        for scenario in flags flags-threaded names names-differ data identity limit lowest close-all processes fds fork-inside race threads signals \
                 cancel others; do
                 if [ "$sanitized" = yes ]; then
                         case $scenario in
@@ -59,7 +60,7 @@ test_calls() {
                 fi
                 expect 0 native "$calls" "$scenario" "/calls-$scenario"
                 mv "$out" native
-                expect 0 served "$calls" "$scenario" "/calls-$scenario"
+                expect 0 env STOP_PID="$daemon" "$SHMD_TEST_SHMDCTL" run -- "$calls" "$scenario" "/calls-$scenario"
                 errs_nothing
                 cmp -s native "$out" || fail "$scenario: natively < and served >: $(diff native "$out" | head -n 6)"
                 case $scenario in

@@ -24,6 +24,7 @@
 #include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -487,6 +488,14 @@ static void use(void) {
         MUST(fd < 0 && errno == ENOENT);
 }
 
+static int count_descriptors(void) {
+        int count = 0;
+
+        for (int fd = 0; fd < 2000; fd++)
+                count += fcntl(fd, F_GETFD) >= 0;
+        return count;
+}
+
 static int use_and_exit(void *argument) {
         (void) argument;
         use();
@@ -513,14 +522,6 @@ static void vfork_and_use(void) {
         }
         use();
         join(pid);
-}
-
-static int count_descriptors(void) {
-        int count = 0;
-
-        for (int fd = 0; fd < 2000; fd++)
-                count += fcntl(fd, F_GETFD) >= 0;
-        return count;
 }
 
 /* A child with its parent's memory, but not its descriptors */
@@ -591,6 +592,54 @@ static void scenario_processes(void) {
         MUST(count_descriptors() == count);
         spawn_and_use();
         become_daemon_and_use();
+        MUST(shm_unlink(object) == 0);
+}
+
+static void *make_one(void *argument) {
+        char name[80];
+
+        *(atomic_int *) argument = (int) gettid();
+        snprintf(name, sizeof(name), "%s-%d", object, (int) gettid());
+        close(shm_open(name, O_RDWR | O_CREAT, 0600));
+        shm_unlink(name);
+        return NULL;
+}
+
+static bool is_receiving(pid_t thread) {
+        char path[64], text[16] = "";
+        FILE *file;
+
+        snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", (int) thread);
+        file = fopen(path, "re");
+        MUST(file && fgets(text, sizeof(text), file));
+        fclose(file);
+        return atoi(text) == SYS_recvmsg;
+}
+
+/* Calls are under way, and stay so, as the server that $STOP_PID tells of has been stopped: a child has nothing of them. */
+static void scenario_fork_inside(void) {
+        pid_t server = getenv("STOP_PID") ? atoi(getenv("STOP_PID")) : 0, pid;
+        pthread_t threads[8];
+        atomic_int ids[COUNT(threads)];
+        int count = count_descriptors();
+
+        close(make(object, 1));
+        if (server > 0)
+                kill(server, SIGSTOP);
+        for (size_t i = 0; i < COUNT(threads); i++) {
+                atomic_store(&ids[i], 0);
+                MUST(pthread_create(&threads[i], NULL, make_one, &ids[i]) == 0);
+                while (server > 0 && (atomic_load(&ids[i]) == 0 || !is_receiving(atomic_load(&ids[i]))))
+                        sched_yield();
+        }
+        pid = fork();
+        if (pid == 0)
+                _exit(server > 0 && count_descriptors() != count);
+        if (server > 0)
+                kill(server, SIGCONT);
+        join(pid);
+        for (size_t i = 0; i < COUNT(threads); i++)
+                pthread_join(threads[i], NULL);
         MUST(shm_unlink(object) == 0);
 }
 
@@ -963,6 +1012,7 @@ static const struct {
         { "close-all", scenario_close_all },
         { "processes", scenario_processes },
         { "fds", scenario_fds },
+        { "fork-inside", scenario_fork_inside },
         { "race", scenario_race },
         { "threads", scenario_threads },
         { "signals", scenario_signals },
