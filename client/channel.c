@@ -73,6 +73,7 @@ struct channel {
         int fd;
         uint64_t cookie;
         struct identity identity;
+        uint64_t daemon_user; /* as it is called in our user namespace: in another one our own ids may look as before */
         uint64_t token;     /* by which the daemon knows it again */
         uint64_t creations; /* so many were asked for */
         uint32_t serial;
@@ -126,6 +127,15 @@ static uint64_t cookie_of(int fd) {
         if (errno != ENOPROTOOPT || fstat(fd, &st) < 0)
                 return 0;
         return st.st_ino;
+}
+
+/* Who made the daemon's socket, user and group, in the numbers of our user namespace. */
+static uint64_t daemon_user_of(int fd) {
+        struct ucred user = { .uid = (uid_t) -1 };
+        socklen_t size = sizeof(user);
+
+        (void) getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &user, &size);
+        return (uint64_t) user.uid << 32 | user.gid;
 }
 
 /* To the highest number that can be had: the low ones are the program's, the lowest of them its next descriptor's. */
@@ -201,6 +211,12 @@ static struct identity identity_now(void) {
 
 static bool identity_equals(const struct identity *a, const struct identity *b) {
         return a->uid == b->uid && a->gid == b->gid && a->groups == b->groups;
+}
+
+static bool identity_is_still(const struct identity *identity) {
+        const struct identity now = identity_now();
+
+        return identity_equals(&now, identity);
 }
 
 /* --- where the daemon is --- */
@@ -479,7 +495,10 @@ static int channel_make(struct channel *channel, const struct identity *identity
         }
         channel->identity = *identity;
         r = connect_somewhere(channel->fd);
+        if (r == 0 && !identity_is_still(identity)) /* another thread has changed it: whose the socket is nobody knows */
+                r = -ECONNRESET;
         if (r == 0) {
+                channel->daemon_user = daemon_user_of(channel->fd);
                 peer_remember(channel->fd);
                 r = channel_greet(channel);
         }
@@ -491,7 +510,8 @@ static int channel_make(struct channel *channel, const struct identity *identity
 /* --- which one --- */
 
 static bool channel_is_good(const struct channel *channel, const struct identity *identity) {
-        return channel->pid != 0 && identity_equals(&channel->identity, identity) && cookie_of(channel->fd) == channel->cookie;
+        return channel->pid != 0 && identity_equals(&channel->identity, identity) && cookie_of(channel->fd) == channel->cookie &&
+               daemon_user_of(channel->fd) == channel->daemon_user;
 }
 
 /* Whether they are this very process's, not those of one whose memory it shares. */
@@ -594,16 +614,17 @@ static bool is_repeated(int error) {
         return error == -ECONNRESET || error == -EPIPE;
 }
 
-static int call_on(struct channel *channel, const struct identity *identity, pid_t pid, const struct channel_request *request,
-                   struct channel_reply *reply) {
+static int call_on(struct channel *channel, pid_t pid, const struct channel_request *request, struct channel_reply *reply) {
         uint32_t serial = 0;
         int r, attempt = 0;
 
         do {
+                const struct identity identity = identity_now();
+
                 r = 0;
-                if (!channel_is_good(channel, identity)) {
+                if (!channel_is_good(channel, &identity)) {
                         channel_close(channel);
-                        r = channel_make(channel, identity, pid);
+                        r = channel_make(channel, &identity, pid);
                 }
                 if (r == 0 && request->creation_token && *request->creation_token == 0 && channel->token != 0)
                         *request->creation_token = channel->token + ++channel->creations;
@@ -616,7 +637,6 @@ static int call_on(struct channel *channel, const struct identity *identity, pid
 }
 
 int channel_call(const struct channel_request *request, struct channel_reply *ret_reply) {
-        const struct identity identity = identity_now();
         struct channel own = { .fd = -EBADF };
         struct kept_channel *kept_channel;
         struct channel_reply reply = { .fd = -EBADF };
@@ -625,9 +645,11 @@ int channel_call(const struct channel_request *request, struct channel_reply *re
 
         channel_init(CHANNEL_ANY);
         kept_channel = kept_take(pid);
-        r = call_on(kept_channel ? &kept_channel->channel : &own, &identity, pid, request, &reply);
+        r = call_on(kept_channel ? &kept_channel->channel : &own, pid, request, &reply);
         if (kept_channel && r == 0 && request->reopened && reply.fd >= 0)
                 recent_note(kept_channel, request, &reply);
+        if (kept_channel && kept_channel->channel.cookie == 0) /* it could not be told from another's */
+                channel_close(&kept_channel->channel);
         if (kept_channel)
                 kept_give_back(kept_channel);
         else

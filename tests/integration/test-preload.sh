@@ -48,7 +48,7 @@ await_event() {
 
 test_calls() {
         daemon=$(shmdctl --json status | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])') || fail "status"
-        for scenario in flags flags-threaded names names-differ data identity limit lowest close-all processes fds fork-inside race threads signals \
+        for scenario in flags flags-threaded names names-differ data identity user-namespace limit lowest close-all processes fds fork-inside race threads signals \
                 cancel others; do
                 if [ "$sanitized" = yes ]; then
                         case $scenario in

@@ -324,6 +324,8 @@ static void scenario_identity(void) {
         struct stat st;
         int fd;
 
+        close(make(object, 1));
+        MUST(shm_unlink(object) == 0);
         if (geteuid() != 0) {
                 printf("not root\n");
                 return;
@@ -365,6 +367,68 @@ static void scenario_identity(void) {
         fd = make(object, 1);
         MUST(fstat(fd, &st) == 0 && st.st_uid == 1234);
         MUST(shm_unlink(object) == 0);
+}
+
+static void write_map(pid_t pid, const char *which) {
+        char path[64];
+        int fd;
+
+        snprintf(path, sizeof(path), "/proc/%d/%s", (int) pid, which);
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+        MUST(fd >= 0 && write(fd, "0 100000 65536", 14) == 14);
+        close(fd);
+}
+
+/* Who has become root of a user namespace has the ids that he had; but he is somebody else. */
+static void become_contained(int ready, int mapped) {
+        char byte;
+        int fd;
+
+        close(shm_open(object, O_RDWR, 0));
+        MUST(unshare(CLONE_NEWUSER) == 0);
+        MUST(write(ready, "", 1) == 1 && read(mapped, &byte, 1) == 1);
+        MUST(setresgid(0, 0, 0) == 0 && setresuid(0, 0, 0) == 0);
+        MUST(shm_open(object, O_RDWR, 0) < 0 && errno == EACCES);
+        MUST(shm_unlink(object) < 0 && errno == EACCES);
+        fd = shm_open("/posix-calls-contained", O_RDWR | O_CREAT | O_EXCL, 0600);
+        MUST(fd >= 0);
+        exit(0);
+}
+
+static bool can_contain(void) {
+        int status;
+        pid_t pid = fork();
+
+        if (pid == 0)
+                _exit(geteuid() != 0 || setgroups(0, NULL) < 0 || unshare(CLONE_NEWUSER) < 0);
+        return waitpid(pid, &status, 0) == pid && status == 0;
+}
+
+static void scenario_user_namespace(void) {
+        int ready[2], mapped[2], fd;
+        struct stat st;
+        char byte;
+        pid_t pid;
+
+        close(make(object, 1));
+        if (!can_contain()) {
+                printf("not root, or no user namespaces\n");
+                MUST(shm_unlink(object) == 0);
+                return;
+        }
+        MUST(setgroups(0, NULL) == 0);
+        MUST(pipe(ready) == 0 && pipe(mapped) == 0);
+        pid = fork();
+        if (pid == 0)
+                become_contained(ready[1], mapped[0]);
+        MUST(read(ready[0], &byte, 1) == 1);
+        write_map(pid, "uid_map");
+        write_map(pid, "gid_map");
+        MUST(write(mapped[1], "", 1) == 1);
+        join(pid);
+        fd = shm_open("/posix-calls-contained", O_RDONLY, 0);
+        MUST(fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == 100000 && st.st_gid == 100000);
+        MUST(shm_unlink("/posix-calls-contained") == 0 && shm_unlink(object) == 0);
 }
 
 /* --- descriptors --- */
@@ -1006,6 +1070,7 @@ static const struct {
         { "names-differ", scenario_names_differ },
         { "data", scenario_data },
         { "identity", scenario_identity },
+        { "user-namespace", scenario_user_namespace },
         { "limit", scenario_limit },
         { "lowest", scenario_lowest },
         { "undecided", scenario_undecided },
