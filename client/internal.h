@@ -109,8 +109,8 @@ static inline unsigned process_epoch(void) {
 void process_register(struct shmd *connection);
 void process_unregister(struct shmd *connection);
 
-/* A process, as struct shmd_wire_create has its keeper; zero: it is not there, or can't be looked at. */
-uint64_t process_keeper(pid_t pid);
+/* This process, as struct shmd_wire_create has its keeper; zero: /proc does not tell. */
+uint64_t process_keeper(void);
 
 /* The calling thread's umask. */
 mode_t process_umask(void);

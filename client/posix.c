@@ -131,7 +131,7 @@ uint64_t posix_keeper(const struct posix_options *options) {
                 if (pid > 0 && (kill(pid, 0) == 0 || errno == EPERM))
                         return options->keepers[i];
         }
-        return process_keeper(getpid());
+        return process_keeper();
 }
 
 /* Of what was opened write-only the descriptor is read-write. */

@@ -101,19 +101,19 @@ ssize_t file_read_start(int directory_fd, const char *path, char *buffer, size_t
 }
 
 /* Field 22 of stat; the command, in parentheses, may have anything in it. */
-uint64_t process_keeper(pid_t pid) {
-        char path[32], text[1024], *p;
+uint64_t process_keeper(void) {
+        char text[1024], *p;
         unsigned long long started = 0;
 
-        (void) snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
-        if (file_read_start(AT_FDCWD, path, text, sizeof(text)) < 0)
+        /* Not by its number: /proc may be of another namespace. */
+        if (file_read_start(AT_FDCWD, "/proc/self/stat", text, sizeof(text)) < 0)
                 return 0;
         p = strrchr(text, ')');
         for (int field = 2; p && field < 22; field++)
                 p = strchr(p + 1, ' ');
         if (p)
                 started = strtoull(p, NULL, 10);
-        return (uint64_t) started << 22 | (uint64_t) pid;
+        return (uint64_t) started << 22 | (uint64_t) getpid();
 }
 
 /*

@@ -163,12 +163,26 @@ static int keeper_start(struct absent *absent) {
         return r != 0 ? -EMFILE : watch_process(absent);
 }
 
-struct client *absent_keeper(struct absents *absents, uint64_t token, uid_t uid) {
-        struct absent *absent = find(absents, token, uid);
+/* The token, in the numbers of our namespace of processes. */
+static uint64_t keeper_token_here(uint64_t token, pid_t client) {
+        uint64_t started = keeper_started(token);
+        pid_t pid = keeper_pid(token);
 
+        if (pid > 0 && peer_start_time(pid) != started)
+                pid = peer_find_ancestor(client, pid, started);
+        return pid > 0 ? started << KEEPER_PID_BITS | (uint64_t) pid : token;
+}
+
+struct client *absent_keeper(struct absents *absents, uint64_t *token, const struct credentials *credentials) {
+        struct absent *absent = find(absents, *token, credentials->uid);
+
+        if (!absent) {
+                *token = keeper_token_here(*token, credentials->pid);
+                absent = find(absents, *token, credentials->uid);
+        }
         if (absent)
                 return absent->keeps ? &absent->client : NULL;
-        absent = absent_get(absents, token, uid);
+        absent = absent_get(absents, *token, credentials->uid);
         if (!absent)
                 return NULL;
         if (keeper_start(absent) == 0)

@@ -65,8 +65,12 @@ static inline uint64_t keeper_started(uint64_t token) {
         return token >> KEEPER_PID_BITS;
 }
 
-/* Who stands for the creator until that process ends; NULL if it can't be: it is not there, not uid's own, or there is no room. */
-struct client *absent_keeper(struct absents *absents, uint64_t token, uid_t uid);
+/*
+ * Who stands for the creator until that process ends; NULL if it can't be: it is not there, not the client's user's own, or there is no
+ * room. A client in another namespace of processes has other numbers: then the keeper is looked for among it and its parents, and the
+ * token is made that of our namespace.
+ */
+struct client *absent_keeper(struct absents *absents, uint64_t *token, const struct credentials *credentials);
 
 /* All have been found: looks after the processes of those whose end matters. */
 void absents_watch(struct absents *absents);

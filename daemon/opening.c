@@ -307,7 +307,7 @@ static int build_memory(struct op_context *context, struct opening *opening, int
 
 /* It stands for the creator, also before the segment has its name. */
 static void set_keeper(struct op_context *context, struct segment *segment, uint64_t token) {
-        struct client *keeper = token ? absent_keeper(&context->daemon->absents, token, context->session->credentials.uid) : NULL;
+        struct client *keeper = token ? absent_keeper(&context->daemon->absents, &token, &context->session->credentials) : NULL;
 
         if (!keeper)
                 return;

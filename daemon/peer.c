@@ -21,6 +21,9 @@
 /* How many groups a process can have: NGROUPS_MAX of the kernel. */
 #define GROUPS_MAX 65536u
 
+/* So many parents are looked at. */
+#define ANCESTORS_MAX 32u
+
 static int peer_groups(int socket_fd, gid_t **ret_groups, size_t *ret_count) {
         gid_t few[32];
         socklen_t size = sizeof(few);
@@ -204,6 +207,41 @@ uint64_t peer_start_time(pid_t pid) {
         if (!p || sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &started) != 1)
                 return 0;
         return started;
+}
+
+/* A line of /proc/PID/status */
+static const char *find_line(const char *status, const char *word) {
+        const char *line = strstr(status, word);
+
+        return line ? line + strlen(word) : "";
+}
+
+/* NSpid: its numbers, from our namespace to its own */
+static bool has_number(const char *status, pid_t number) {
+        const char *p = find_line(status, "\nNSpid:");
+        char *end;
+
+        for (;;) {
+                long value = strtol(p, &end, 10);
+
+                if (end == p || memchr(p, '\n', (size_t) (end - p)))
+                        return false;
+                if (value == number)
+                        return true;
+                p = end;
+        }
+}
+
+pid_t peer_find_ancestor(pid_t pid, pid_t number, uint64_t started) {
+        char status[8192];
+
+        for (unsigned i = 0; i < ANCESTORS_MAX && pid > 0; i++) {
+                read_proc(pid, "status", status, sizeof(status));
+                if (has_number(status, number) && peer_start_time(pid) == started)
+                        return pid;
+                pid = (pid_t) strtol(find_line(status, "\nPPid:"), NULL, 10);
+        }
+        return 0;
 }
 
 static void read_executable(pid_t pid, char *buffer, size_t size) {

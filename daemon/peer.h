@@ -21,6 +21,12 @@ void credentials_done(struct credentials *credentials);
 /* When a process started, clock ticks since boot: proc(5), stat, field 22; zero if that can't be known. */
 uint64_t peer_start_time(pid_t pid);
 
+/*
+ * The process itself or the nearest of its parents that has the given number in any namespace of processes (pid_namespaces(7)), and started
+ * then. 0: none has.
+ */
+pid_t peer_find_ancestor(pid_t pid, pid_t number, uint64_t started);
+
 /* Where to write what is known of a process. */
 struct peer_description {
         char *command; /* comm */

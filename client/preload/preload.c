@@ -177,7 +177,7 @@ static void choose_keepers(void) {
         if (options.lifetime == WIRE_LIFETIME_PERSIST)
                 return;
         options.keepers[0] = run ? strtoull(run, NULL, 10) : 0;
-        options.keepers[1] = process_keeper(getpid());
+        options.keepers[1] = process_keeper();
 }
 
 static void init_once(void) {

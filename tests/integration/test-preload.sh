@@ -133,6 +133,15 @@ test_lifetimes() {
         expect 0 shmdctl run --lifetime holders -- sh -c \
                 'printf c | env SHMD_PRELOAD_KEEPER=1 "$1" obey /kept; until ! "$2" show kept; do :; done' sh "$calls" "$SHMD_TEST_SHMDCTL"
 
+        # In a container its number is another one than the daemon knows it by.
+        if [ "$(id -u)" -eq 0 ] && unshare -p --fork --mount-proc true 2>/dev/null; then
+                expect 0 unshare -p --fork --mount-proc "$SHMD_TEST_SHMDCTL" run --lifetime holders --prefix contained/ -- \
+                        sh -c 'printf c | "$1" obey /kept && "$1" use /kept && "$1" use /kept' sh "$calls"
+                await_event 'freed.* contained/kept$'
+        else
+                skip "a namespace of processes: this takes root"
+        fi
+
         stay lingers 4096 --lifetime linger=1234.5
         expect 0 shmdctl --json show lingers
         json 'j["linger_usec"] == 1234500000'
