@@ -4,6 +4,8 @@
  * longer.
  */
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -45,12 +47,12 @@ struct dialogue {
         int to, from;
 };
 
-static void dialogue_start(struct dialogue *dialogue) {
+static void dialogue_start(struct dialogue *dialogue, const char *scenario) {
         int in[2], out[2];
 
         ck_assert_int_eq(pipe2(in, O_CLOEXEC), 0);
         ck_assert_int_eq(pipe2(out, O_CLOEXEC), 0);
-        dialogue->pid = start("obey", "/obeys", in[0], out[1]);
+        dialogue->pid = start(scenario, "/obeys", in[0], out[1]);
         close(in[0]);
         close(out[1]);
         dialogue->to = in[1];
@@ -103,7 +105,7 @@ static void teardown(void) {
 START_TEST(test_restart) {
         struct dialogue dialogue;
 
-        dialogue_start(&dialogue);
+        dialogue_start(&dialogue, "obey");
         ask(&dialogue, 'c', "0");
         ask(&dialogue, 'w', "0");
         for (int round = 0; round < 5; round++) {
@@ -122,12 +124,43 @@ START_TEST(test_restart) {
 }
 END_TEST
 
+/* While many calls are under way: none fails, and none is done twice. */
+START_TEST(test_under_way) {
+        struct dialogue dialogue;
+
+        dialogue_start(&dialogue, "churn");
+        for (int round = 0; round < 20; round++) {
+                manager_crash(&manager);
+                ask(&dialogue, '.', "0");
+        }
+        dialogue_end(&dialogue);
+}
+END_TEST
+
+/* Who has stopped the daemon has stopped its clients' calls, and nothing else. */
+START_TEST(test_stopped) {
+        struct dialogue dialogue;
+        struct pollfd answer;
+
+        dialogue_start(&dialogue, "obey");
+        ask(&dialogue, 'c', "0");
+        manager_kill(&manager, SIGSTOP);
+        tell(&dialogue, 'x');
+        answer = (struct pollfd) { .fd = dialogue.from, .events = POLLIN };
+        ck_assert_int_eq(poll(&answer, 1, 100), 0);
+        manager_kill(&manager, SIGCONT);
+        hear(&dialogue, "17");
+        ask(&dialogue, 'u', "0");
+        dialogue_end(&dialogue);
+}
+END_TEST
+
 /* What nobody has open is kept as long as the program lives, also by the daemon after the next. */
 START_TEST(test_kept) {
         struct dialogue dialogue;
 
         setenv("SHMD_PRELOAD_LIFETIME", "holders", 1);
-        dialogue_start(&dialogue);
+        dialogue_start(&dialogue, "obey");
         ask(&dialogue, 'c', "0");
         for (int round = 0; round < 3; round++) {
                 manager_crash(&manager);
@@ -146,7 +179,7 @@ START_TEST(test_kept_in_vain) {
         struct dialogue dialogue;
 
         setenv("SHMD_PRELOAD_LIFETIME", "holders", 1);
-        dialogue_start(&dialogue);
+        dialogue_start(&dialogue, "obey");
         ask(&dialogue, 'c', "0");
         manager_end(&manager, SIGKILL);
         dialogue_end(&dialogue);
@@ -162,6 +195,8 @@ int main(void) {
         TCase *tests = test_case(suite, "restart", setup, teardown);
 
         tcase_add_test(tests, test_restart);
+        tcase_add_test(tests, test_under_way);
+        tcase_add_test(tests, test_stopped);
         tcase_add_test(tests, test_kept);
         tcase_add_test(tests, test_kept_in_vain);
         return test_run(suite);

@@ -1036,6 +1036,52 @@ static void scenario_obey(void) { /* for each letter it reads it writes what cam
         }
 }
 
+static atomic_int churning = 1;
+
+/* Each thing has but one right outcome. */
+static void *churn(void *argument) {
+        char name[80];
+        struct stat st;
+
+        snprintf(name, sizeof(name), "%s-%d", object, (int) gettid());
+        while (atomic_load(&churning)) {
+                int fd = shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600), other;
+
+                MUST(fd >= 0 && ftruncate(fd, 5) == 0);
+                MUST(shm_open(name, O_RDWR | O_CREAT | O_EXCL, 0600) < 0 && errno == EEXIST);
+                other = shm_open(name, O_RDONLY, 0);
+                MUST(other >= 0 && fstat(other, &st) == 0 && st.st_size == 5);
+                close(other);
+                other = shm_open(name, O_RDWR | O_TRUNC, 0);
+                MUST(other >= 0 && fstat(fd, &st) == 0 && st.st_size == 0);
+                close(other);
+                close(fd);
+                MUST(shm_unlink(name) == 0);
+                MUST(shm_unlink(name) < 0 && errno == ENOENT);
+                (*(atomic_int *) argument)++;
+        }
+        return NULL;
+}
+
+static void scenario_churn(void) { /* for each letter it reads: once each thread has gone round, says so */
+        static pthread_t threads[6];
+        static atomic_int rounds[COUNT(threads)];
+        char letter;
+
+        for (size_t i = 0; i < COUNT(threads); i++)
+                MUST(pthread_create(&threads[i], NULL, churn, &rounds[i]) == 0);
+        while (read(STDIN_FILENO, &letter, 1) == 1) {
+                for (size_t i = 0; i < COUNT(threads); i++)
+                        for (int before = atomic_load(&rounds[i]); atomic_load(&rounds[i]) == before;)
+                                sched_yield();
+                printf("0");
+                fflush(stdout);
+        }
+        atomic_store(&churning, 0);
+        for (size_t i = 0; i < COUNT(threads); i++)
+                pthread_join(threads[i], NULL);
+}
+
 static void scenario_use(void) {
         use();
 }
@@ -1086,6 +1132,7 @@ static const struct {
         { "sysv-leave", scenario_sysv_leave },
         { "stay", scenario_stay },
         { "obey", scenario_obey },
+        { "churn", scenario_churn },
         { "use", scenario_use },
         { "unlink", scenario_unlink },
         { "others", scenario_others },
