@@ -721,8 +721,8 @@ static void scenario_fds(void) { /* a child has none that it did not have native
 
 /* --- who is first --- */
 
-#define RACERS 8
-#define RACES 150
+#define RACERS 50
+#define RACES 40
 
 static void race(int racer, atomic_int *gate, atomic_int *winners) {
         char name[80];
