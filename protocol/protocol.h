@@ -172,8 +172,9 @@ struct shmd_wire_create {
         /*
          * Not zero: resizable up to that many bytes, which are charged. But with SHMD_WIRE_POSIX, for which SHMD_WIRE_DETACHED and a lifetime of
          * HOLDERS or LINGER are needed then: its keeper, a process that counts as a holder as long as it lives, so that what nobody
-         * has open meanwhile can be opened again. Its start time (clock ticks since boot) times 2^22, plus its number. One that is not
-         * there, or another user's, counts for nothing.
+         * has open meanwhile can be opened again. Its start time (clock ticks since boot) times 2^22, plus its number: of the
+         * daemon's namespace of processes, or in any other the number of the client or one of its parents. One that is not there, or another
+         * user's, counts for nothing.
          */
         uint64_t maximum;
         uint64_t linger_usec; /* with WIRE_LIFETIME_LINGER */
