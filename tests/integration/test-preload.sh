@@ -48,7 +48,7 @@ await_event() {
 
 test_calls() {
         daemon=$(shmdctl --json status | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])') || fail "status"
-        for scenario in flags flags-threaded names names-differ data identity user-namespace limit lowest close-all processes fds fork-inside race threads signals \
+        for scenario in flags flags-threaded names names-differ data identity rights user-namespace limit lowest close-all processes fds fork-inside race threads signals \
                 cancel others; do
                 if [ "$sanitized" = yes ]; then
                         case $scenario in
@@ -163,6 +163,8 @@ test_sysv() {
         cmp -s native "$out" || fail "sysv: natively < and served >: $(diff native "$out" | head -n 6)"
         await_event 'created.* sysv/[0-9]+$'
 
+        expect 0 served "$calls" sysv-race
+
         expect 0 served "$calls" sysv-leave
         shmid=$(cat "$out")
         expect 0 shmdctl --json show "sysv/$shmid"
@@ -182,6 +184,35 @@ test_sysv() {
         else
                 skip "another IPC namespace: this takes root"
         fi
+}
+
+# --- a daemon that does not admit all ---
+
+test_full() {
+        if [ "$(id -u)" -ne 0 ]; then
+                skip "limits: this takes root, and another user"
+                return 0
+        fi
+        printf '[limits]\nsegments = 2\n' >limits.conf
+        "$SHMD_TEST_DAEMON" --socket "$PWD/limited" --config "$PWD/limits.conf" 2>limited.log &
+        limited=$!
+        until shmdctl --socket "$PWD/limited" list >"$out" 2>"$err"; do kill -0 "$limited" || fail "$(cat limited.log)"; done
+        expect 0 setpriv --reuid 65534 --regid 65534 --clear-groups "$SHMD_TEST_SHMDCTL" --socket "$PWD/limited" run --required -- "$calls" full
+        errs_nothing
+        kill "$limited"
+        wait "$limited" || fail "the daemon with limits: $(cat limited.log)"
+}
+
+# --- which daemon ---
+
+test_which() {
+        mkdir -p "$PWD/runtime/shmd"
+        expect 1 env XDG_RUNTIME_DIR="$PWD/runtime" SHMD_AUTOSTART=0 SHMD_PRELOAD_DAEMON=user SHMD_PRELOAD_REQUIRED=1 \
+                LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" "$calls" data /which-user
+        ln -s "$SHMD_SOCKET" "$PWD/runtime/shmd/shmd.sock"
+        expect 0 env XDG_RUNTIME_DIR="$PWD/runtime" SHMD_AUTOSTART=0 SHMD_PRELOAD_DAEMON=user SHMD_PRELOAD_REQUIRED=1 \
+                SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" "$calls" data /which-user
+        await_event 'created.* which-user$'
 }
 
 # --- without a daemon ---
@@ -372,6 +403,8 @@ test_calls
 test_sysv_python
 test_lifetimes
 test_sysv
+test_full
+test_which
 test_no_daemon
 test_usage
 test_not_served

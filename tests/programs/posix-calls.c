@@ -369,6 +369,39 @@ static void scenario_identity(void) {
         MUST(shm_unlink(object) == 0);
 }
 
+/* Each way to open what each mode leaves to owner, group, others and root */
+static void scenario_rights(void) {
+        static const mode_t modes[] = { 0, 0200, 0400, 0600, 0640, 0660, 0620, 0644, 0666, 0604, 0602, 0060, 0006, 0777 };
+        static const int flags[] = { 0, O_CREAT, O_CREAT | O_EXCL, O_TRUNC, O_CREAT | O_TRUNC };
+        static const uid_t users[][2] = { { 1234, 1235 }, { 1236, 1235 }, { 1236, 1237 }, { 1234, 1237 }, { 0, 0 } };
+        int fd, lowest;
+
+        close(make(object, 1));
+        MUST(shm_unlink(object) == 0);
+        umask(0);
+        for (size_t n = 0; geteuid() == 0 && n < COUNT(modes) * COUNT(flags) * COUNT(users) * 2; n++) {
+                const mode_t mode = modes[n % COUNT(modes)];
+                const uid_t *user = users[n / COUNT(modes) % COUNT(users)];
+                const size_t way = n / COUNT(modes) / COUNT(users);
+                int oflag = flags[way % COUNT(flags)] | (way < COUNT(flags) ? O_RDONLY : O_RDWR);
+
+                become(1234, 1235);
+                fd = shm_open(object, O_RDWR | O_CREAT | O_EXCL, mode);
+                MUST(fd >= 0 && pwrite(fd, "contents", 8, 0) == 8);
+                close(fd);
+                become(user[0], user[1]);
+                lowest = lowest_descriptor();
+                fd = shm_open(object, oflag, 0666);
+                printf("mode %o user %d:%d flags %o: %s", mode, (int) user[0], (int) user[1], oflag, fd < 0 ? strerror(errno) : "done");
+                if (fd >= 0)
+                        print_descriptor(fd, lowest);
+                close(fd);
+                printf(" unlink %d\n", error_of(shm_unlink(object)));
+                become(0, 0);
+                shm_unlink(object);
+        }
+}
+
 static void write_map(pid_t pid, const char *which) {
         char path[64];
         int fd;
@@ -967,7 +1000,9 @@ static void scenario_sysv(void) {
         }
         MUST(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status));
         print_sysv(shmid);
+        errno = 1234;
         MUST(shmctl(shmid, IPC_RMID, NULL) == 0); /* with an attachment */
+        MUST(errno == 1234);
         MUST(shmget(key, 0, 0) < 0 && errno == ENOENT);
         same = shmat(shmid, NULL, 0); /* Linux has it still */
         MUST(same != (void *) -1 && strcmp(same, "hello") == 0);
@@ -975,6 +1010,61 @@ static void scenario_sysv(void) {
         MUST(shmdt(same) == 0 && shmdt(bytes) == 0);
         MUST(shmat(shmid, NULL, 0) == (void *) -1);
         printf(" %d\n", errno);
+}
+
+/* Whoever removes it meanwhile: it is found or made. */
+static void sysv_race(key_t key, int racer) {
+        for (int i = 0; i < 2000; i++) {
+                int shmid = shmget(key, 4096, IPC_CREAT | 0600);
+
+                MUST(shmid >= 0);
+                if (i % 4 == racer)
+                        shmctl(shmid, IPC_RMID, NULL);
+        }
+        exit(0);
+}
+
+static void scenario_sysv_race(void) {
+        key_t key = sysv_key();
+        pid_t pids[4];
+        int shmid;
+
+        for (int racer = 0; racer < (int) COUNT(pids); racer++) {
+                pids[racer] = fork();
+                if (pids[racer] == 0)
+                        sysv_race(key, racer);
+        }
+        for (size_t i = 0; i < COUNT(pids); i++)
+                join(pids[i]);
+        shmid = shmget(key, 0, 0);
+        if (shmid >= 0)
+                MUST(shmctl(shmid, IPC_RMID, NULL) == 0);
+}
+
+/* Where one may have two objects. */
+static void scenario_full(void) {
+        key_t key = sysv_key();
+        char name[80];
+        int shmid, fds[2];
+
+        for (int i = 0; i < 2; i++) {
+                snprintf(name, sizeof(name), "%s-%d", object, i);
+                fds[i] = make(name, 1);
+        }
+        MUST(shm_open(object, O_RDWR | O_CREAT, 0600) < 0 && errno == ENOSPC);
+        MUST(shm_open(object, O_RDWR, 0) < 0 && errno == ENOENT);
+        MUST(shmget(IPC_PRIVATE, 4096, 0600) < 0 && errno == ENOSPC);
+        MUST(shmget(key, 4096, IPC_CREAT | 0600) < 0 && errno == ENOSPC);
+        MUST(shmget(key, 0, 0) < 0 && errno == ENOENT); /* it was not left behind */
+        shmid = (int) syscall(SYS_shmget, key, 4096, IPC_CREAT | IPC_EXCL | 0600);
+        errno = 1234;
+        MUST(shmid >= 0 && shmget(key, 4096, IPC_CREAT | 0600) == shmid && errno == 1234); /* what is there is there */
+        MUST(shmctl(shmid, IPC_RMID, NULL) == 0);
+        for (int i = 0; i < 2; i++) {
+                snprintf(name, sizeof(name), "%s-%d", object, i);
+                MUST(shm_unlink(name) == 0);
+                close(fds[i]);
+        }
 }
 
 static void scenario_sysv_leave(void) { /* makes one and leaves it behind; says its number */
@@ -1116,6 +1206,7 @@ static const struct {
         { "names-differ", scenario_names_differ },
         { "data", scenario_data },
         { "identity", scenario_identity },
+        { "rights", scenario_rights },
         { "user-namespace", scenario_user_namespace },
         { "limit", scenario_limit },
         { "lowest", scenario_lowest },
@@ -1129,6 +1220,8 @@ static const struct {
         { "signals", scenario_signals },
         { "cancel", scenario_cancel },
         { "sysv", scenario_sysv },
+        { "sysv-race", scenario_sysv_race },
+        { "full", scenario_full },
         { "sysv-leave", scenario_sysv_leave },
         { "stay", scenario_stay },
         { "obey", scenario_obey },
