@@ -410,6 +410,13 @@ static void recent_note(struct kept_channel *channel, const struct channel_reque
         memcpy(recent->name, request->tail, request->tail_size);
 }
 
+/* A daemon that was killed changes nothing in its page any more; but its sockets are closed. */
+static bool recent_is_served(const struct channel *channel) {
+        char byte;
+
+        return cookie_of(channel->fd) == channel->cookie && recv(channel->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
 /*
  * The number may be something else's by now, which opening could do harm to: only what has seals, memory, is opened.
  * O_NONBLOCK: another holder's lease shall not keep us waiting (fcntl(2), F_SETLEASE).
@@ -669,7 +676,7 @@ int channel_reopen(const char *name, size_t name_size, int access, int status_fl
         if (!channel)
                 return -ENOENT;
         recent = recent_find(channel, name, name_size, access);
-        if (recent && recent_is_current(channel, recent))
+        if (recent && recent_is_served(&channel->channel) && recent_is_current(channel, recent))
                 fd = recent_open(recent, status_flags);
         if (fd >= 0 && fcntl(recent->fd, F_GETFD) < 0) /* it was closed meanwhile */
                 recent->fd = fd;

@@ -188,19 +188,51 @@ test_sysv() {
 
 # --- a daemon that does not admit all ---
 
+# another_daemon OPTION...: its socket is $PWD/another, its process id is in $another
+another_daemon() {
+        "$SHMD_TEST_DAEMON" --socket "$PWD/another" "$@" 2>another.log 7>&- 8<&- &
+        another=$!
+        until shmdctl --socket "$PWD/another" list >"$out" 2>"$err"; do kill -0 "$another" || fail "$(cat another.log)"; done
+}
+
+another_daemon_end() {
+        kill "$another"
+        wait "$another" || fail "the other daemon: $(cat another.log)"
+}
+
 test_full() {
         if [ "$(id -u)" -ne 0 ]; then
                 skip "limits: this takes root, and another user"
                 return 0
         fi
         printf '[limits]\nsegments = 2\n' >limits.conf
-        "$SHMD_TEST_DAEMON" --socket "$PWD/limited" --config "$PWD/limits.conf" 2>limited.log &
-        limited=$!
-        until shmdctl --socket "$PWD/limited" list >"$out" 2>"$err"; do kill -0 "$limited" || fail "$(cat limited.log)"; done
-        expect 0 setpriv --reuid 65534 --regid 65534 --clear-groups "$SHMD_TEST_SHMDCTL" --socket "$PWD/limited" run --required -- "$calls" full
+        another_daemon --config "$PWD/limits.conf"
+        expect 0 setpriv --reuid 65534 --regid 65534 --clear-groups "$SHMD_TEST_SHMDCTL" --socket "$PWD/another" run --required -- "$calls" full
         errs_nothing
-        kill "$limited"
-        wait "$limited" || fail "the daemon with limits: $(cat limited.log)"
+        another_daemon_end
+}
+
+# --- a daemon that is killed, and leaves nothing to the next ---
+
+test_killed() {
+        another_daemon
+        mkfifo go told
+        "$SHMD_TEST_SHMDCTL" --socket "$PWD/another" run -- "$calls" obey /killed <go >told &
+        program=$!
+        exec 7>go 8<told
+        printf ch >&7
+        [ "$(dd bs=1 count=2 <&8 2>dd.log)" = 00 ] || fail "it has not made its object"
+        kill -9 "$another"
+        wait "$another"
+        another_daemon
+        printf word >word
+        expect 0 shmdctl --socket "$PWD/another" put killed word
+        printf r >&7 # what has the name now, not what it has open
+        [ "$(dd bs=1 count=1 <&8 2>dd.log)" = 0 ] || fail "it has not found the new object"
+        exec 7>&- 8<&-
+        wait "$program" || fail "it has failed"
+        rm go told
+        another_daemon_end
 }
 
 # --- which daemon ---
@@ -404,6 +436,7 @@ test_sysv_python
 test_lifetimes
 test_sysv
 test_full
+test_killed
 test_which
 test_no_daemon
 test_usage

@@ -1112,6 +1112,8 @@ static int obey(char what) {
                 if (fd >= 0)
                         MUST(pread(fd, buffer, 4, 0) == 4 && strcmp(buffer, "word") == 0);
                 break;
+        case 'h': /* hold */
+                return error_of(shm_open(object, O_RDWR, 0));
         case 'u':
                 error = error_of(shm_unlink(object));
         }
