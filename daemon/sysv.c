@@ -292,10 +292,12 @@ static uint64_t refresh_inode(struct segment *segment) {
         return (uint64_t) st.st_blocks * 512;
 }
 
+/* That a program removes what it has made itself is no news: some do so a thousand times a second. */
 static void lose_name(struct segment *segment, const char *why) {
         if (segment->state == WIRE_STATE_UNLINKED)
                 return;
-        log_info("SysV segment %d (\"%s\") %s: it loses its name", segment->sysv.shmid, segment->name, why);
+        log_message(segment->sysv.registered ? LOG_DEBUG : LOG_INFO, "SysV segment %d (\"%s\") %s: it loses its name",
+                    segment->sysv.shmid, segment->name, why);
         registry_unlink(segment, now_realtime_usec());
 }
 
