@@ -36,7 +36,7 @@ static uint64_t ipc_namespace(void) {
 /* When it was last changed, by which the daemon knows that both mean the same segment. 0 or -errno. */
 static int changed_sec(int shmid, uint64_t *ret_sec) {
         static const int index_masks[] = { 0x7fff, 0xffffff }; /* as in daemon/sysv_kernel.c */
-        struct shmid_ds ds;
+        struct shmid_ds ds = { .shm_nattch = 0 }; /* valgrind does not know that the kernel writes it */
 
         for (size_t i = 0; i < ELEMENTSOF(index_masks); i++)
                 if (shmid >= 0 && shmctl(shmid & index_masks[i], SHM_STAT_ANY, &ds) == shmid) {
