@@ -73,6 +73,18 @@ query() {
         as_postgres "$psql" -h "$PWD/postgres" -d postgres -A -t -c "$1"
 }
 
+# Starts a query that does not end; the process that works on it is $backend.
+start_backend() {
+        : >backend
+        as_postgres "$psql" -h "$PWD/postgres" -d postgres -A -t -c 'select pg_backend_pid()' -c 'select pg_sleep(1000)' >backend 2>/dev/null &
+        until [ -s backend ]; do :; done
+        backend=$(cat backend)
+}
+
+attached() { # SHMID: how often; nothing if it is not there
+        awk -v id="$1" '$2 == id { print $7 }' /proc/sysvipc/shm
+}
+
 test_postgres() {
         postgres=$(postgres_binary postgres) initdb=$(postgres_binary initdb) pgbench=$(postgres_binary pgbench)
         psql=$(postgres_binary psql)
@@ -89,13 +101,17 @@ test_postgres() {
         expect 0 as_postgres "$pgbench" -h "$PWD/postgres" -c 4 -j 2 -t 50 postgres
         printf 'select count(*), sum(abalance) from pgbench_accounts;\n' >parallel.sql
         chmod 644 parallel.sql
+        parallel_before=$(grep -c 'created.*postgres/PostgreSQL' events)
         expect 0 as_postgres "$pgbench" -h "$PWD/postgres" -n -c 3 -t 20 -f - postgres <parallel.sql
         [ "$(query 'select count(*) from pgbench_accounts')" = 200000 ] || fail "a parallel query counts wrong"
+        query 'explain (analyze) select count(*) from pgbench_accounts' >plan
+        grep -q 'Workers Launched: [1-9]' plan || fail "no query was parallel: $(cat plan)"
+        until [ "$(grep -c 'created.*postgres/PostgreSQL' events)" -gt $((parallel_before + 20)) ]; do # each of them has its own segment
+                kill -0 "$watch" || fail "watch has ended"
+        done
 
         # A backend dies: all are restarted, the shared memory with them
-        as_postgres "$psql" -h "$PWD/postgres" -d postgres -A -t -c 'select pg_backend_pid()' -c 'select pg_sleep(1000)' >backend 2>/dev/null &
-        until [ -s backend ]; do :; done
-        backend=$(cat backend)
+        start_backend
         kill -9 "$backend"
         until grep -q 'all server processes terminated; reinitializing' postgres/log; do :; done
         until [ "$(query 'select count(*) from pgbench_accounts' 2>/dev/null)" = 200000 ]; do :; done
@@ -105,9 +121,20 @@ test_postgres() {
                 fail "a second postmaster runs"
         grep -q 'lock file "postmaster.pid" already exists' second || fail "$(cat second)"
 
+        # The postmaster dies, and a backend that does not notice lives: as long as that is attached, the segment stays under
+        # its key, which is what keeps a new postmaster from the data.
+        start_backend
+        shmid=$(awk 'NR == 7 { print $2 }' postgres/data/postmaster.pid)
+        kill -STOP "$backend"
         kill -9 "$postmaster"
         wait "$shell" 2>/dev/null
+        until [ "$(attached "$shmid")" = 1 ]; do :; done
+        as_postgres "$SHMD_TEST_SHMDCTL" run -- "$postgres" -D "$PWD/postgres/data" -k "$PWD/postgres" -c listen_addresses= >second 2>&1 &&
+                fail "a postmaster starts beside a backend of another"
+        grep -q 'pre-existing shared memory block' second || fail "$(cat second)"
+        kill -9 "$backend"
         await_nothing
+        [ -z "$(attached "$shmid")" ] || fail "a SysV segment is left"
 }
 
 test_python
