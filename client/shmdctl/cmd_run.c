@@ -37,6 +37,19 @@ static int preload(const char *path) {
         return STATUS_DONE;
 }
 
+/*
+ * AddressSanitizer refuses to start where another library comes before its own, lest its malloc is not the program's. Ours has none. What
+ * the user says comes later, and counts.
+ */
+static void export_sanitizer_options(void) {
+        const char *others = getenv("ASAN_OPTIONS");
+        _cleanup_(freep) char *list = NULL;
+
+        if (asprintf(&list, "verify_asan_link_order=0%s%s", others && others[0] ? ":" : "", others && others[0] ? others : "") < 0)
+                fail_memory();
+        export("ASAN_OPTIONS", list);
+}
+
 static void export_lifetime(const struct shmd_create_options *create) {
         static const char *const words[] = {
                 [SHMD_LIFETIME_PERSIST] = "persist",
@@ -87,6 +100,7 @@ static int prepare(const struct options *options) {
                 export("SHMD_PRELOAD_PREFIX", options->prefix);
         if (options->required)
                 export("SHMD_PRELOAD_REQUIRED", "1");
+        export_sanitizer_options();
         return preload(library_path());
 }
 
@@ -123,6 +137,10 @@ int cmd_run(struct ctl *ctl, int n_arguments, char **arguments) {
                 return execute(ctl->program);
         }
         ctl->connection = shmd_disconnect(ctl->connection);
+        if (program_is_for_musl(ctl->program[0])) {
+                fail("\"%s\" has another C library, musl, and the system's own shared memory", ctl->program[0]);
+                return options->required ? STATUS_FAILED : execute(ctl->program);
+        }
         status = prepare(options);
         return status == STATUS_DONE ? execute(ctl->program) : status;
 }

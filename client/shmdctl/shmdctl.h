@@ -12,6 +12,7 @@
  * segment.c   one segment: words for its fields, its JSON object, finding it by name or id
  * leaks.c     what is leaked, of whatever kind: for leaks and reclaim
  * mappers.c   the processes that have one open or mapped, as /proc shows them
+ * loader.c    which dynamic linker a program has
  * progress.c  the progress bar; being interrupted in the middle of something
  * cmd_*.c     the commands
  *
@@ -390,6 +391,11 @@ const struct shmd_mapper *mappers_get(const struct mappers *mappers, uint32_t pi
 const char *mappers_describe_hidden(const struct mappers *mappers, char buffer[TEXT_HIDDEN_MAX]);
 /* "rw" and "ro" for what is mapped, "open" for a descriptor alone. */
 const char *mapper_access(const struct shmd_mapper *mapper);
+
+/* --- loader.c --- */
+
+/* musl's dynamic linker can't load what was made for the GNU C library, and then does not start the program. */
+bool program_is_for_musl(const char *program);
 
 /* --- progress.c --- */
 

@@ -334,6 +334,47 @@ C
         fi
 }
 
+# --- programs that can't be served as they are, or insist on something ---
+
+test_other_kinds() {
+        cat >kinds.c <<'C'
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+int main(void) {
+        int fd = shm_open("/kinds", O_RDWR | O_CREAT | O_EXCL, 0600);
+        if (fd < 0 || ftruncate(fd, 4096) < 0)
+                return 1;
+        puts("made");
+        return shm_unlink("/kinds") < 0;
+}
+C
+        [ "$sanitized" = no ] || return 0
+        if "$cc" -D_GNU_SOURCE -fsanitize=address -o kinds kinds.c 2>cc.log; then
+                expect 0 shmdctl run --prefix asan/ --required -- ./kinds
+                says made
+                errs_nothing
+                await_event 'created.*asan/kinds$'
+                # What the user says about it counts.
+                expect 0 env ASAN_OPTIONS=detect_leaks=1 "$SHMD_TEST_SHMDCTL" run -- sh -c 'echo "$ASAN_OPTIONS"'
+                says verify_asan_link_order=0:detect_leaks=1
+        else
+                skip "AddressSanitizer: it is not installed"
+        fi
+        if ! command -v musl-gcc >/dev/null; then
+                skip "programs of another C library: musl-gcc is not installed"
+                return 0
+        fi
+        mkdir -p elsewhere
+        musl-gcc -D_GNU_SOURCE -o elsewhere/kinds-musl kinds.c
+        expect 0 native env PATH="$PWD/elsewhere:$PATH" "$SHMD_TEST_SHMDCTL" run -- kinds-musl
+        says made
+        errs 'shmdctl: "kinds-musl" has another C library, musl, and the system'"'s own shared memory"
+        expect 1 shmdctl run --required -- elsewhere/kinds-musl
+        says_nothing
+}
+
 # --- a container: another root, with the socket's directory and the library in it, and nothing else of ours ---
 
 test_container() {
@@ -441,5 +482,6 @@ test_which
 test_no_daemon
 test_usage
 test_not_served
+test_other_kinds
 test_container
 exit 0
