@@ -1,5 +1,5 @@
 #!/bin/sh
-# Programs of others on shmd, as far as they are installed: Python, stress-ng, PostgreSQL.
+# Programs of others on shmd, as far as they are installed: Python, stress-ng, valgrind, PostgreSQL.
 # shellcheck source=../support/script.sh
 . "${SHMD_TEST_SRCDIR:?run the tests by make check}/tests/support/script.sh"
 
@@ -46,6 +46,21 @@ test_stress_ng() {
                 stress-ng --temp-path . --shm-sysv 2 --shm-sysv-ops 60 --shm-sysv-bytes 4M --verify --metrics-brief
         ! grep -q -E 'fail:|error:' "$err" "$out" || fail "$(cat "$out" "$err")"
         await_event 'created.*sysv/'
+        await_nothing
+}
+
+# A debugger of others finds nothing in us either: what it would blame is the program.
+test_valgrind() {
+        if ! command -v valgrind >/dev/null; then
+                skip "valgrind: it is not installed"
+                return 0
+        fi
+        for program in posix-producer posix-consumer ftok-writer ftok-reader; do
+                expect 0 shmdctl run --prefix valgrind/ --required -- valgrind -q --error-exitcode=9 --leak-check=full \
+                        "$SHMD_TEST_BUILDDIR/tests/programs/$program"
+                [ ! -s "$err" ] || fail "valgrind: $(cat "$err")"
+        done
+        await_event 'created.*valgrind/shm-example'
         await_nothing
 }
 
@@ -139,5 +154,6 @@ test_postgres() {
 
 test_python
 test_stress_ng
+test_valgrind
 test_postgres
 exit 0
