@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Descriptors that pass between the daemon and the service manager: sockets in, and what shall outlive the daemon out
- * and in again. With the log and notify.c the only place that knows libsystemd.
+ * and in again. With notify.c the only place that knows libsystemd.
  *
  * Names of stored descriptors: state-EPOCH, carrier-NUMBER, generation (sd_pid_notify_with_fds(3), FDNAME=).
  */

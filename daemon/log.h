@@ -3,7 +3,8 @@
  * What the operator wants to find later: to the journal with fields, or to
  * standard error. Never a line for each request.
  *
- * Process-wide state, set once at start. Keeps errno. Event loop thread only.
+ * Process-wide state, set once at start. Keeps errno. Event loop thread only, which waits for nobody who reads it: what is not
+ * taken at once is lost, and how much that was is told when it is.
  */
 #pragma once
 

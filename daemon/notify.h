@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What the daemon tells the service manager of itself: ready, reloading, stopping, its totals, and that its loop still
- * turns: sd_notify(3). With the handover and the log the only place that knows libsystemd.
+ * turns: sd_notify(3). With the handover the only place that knows libsystemd.
  *
  * Everything is sent from the event loop, so that the watchdog's food stops when the loop does. An idle daemon sends the
  * watchdog's food and nothing else; without a watchdog, nothing at all. The loop never waits for a manager that does not

@@ -364,7 +364,7 @@ static bool can_mount(void) {
         return status == 0;
 }
 
-/* The next one that has a kind. What is as small as ours comes as it is, one field a line: sd_journal_sendv(3). */
+/* The next one that has a kind. What is as small as ours comes as it is, one field a line. */
 static void next_entry(char *buffer, size_t size) {
         ssize_t n;
 
@@ -398,7 +398,7 @@ static bool start_with_journal(const char *test) {
         snprintf(journal_path, sizeof(journal_path), "%s/%d.journal", test_directory(), (int) getpid());
         journal = daemon_notify_socket(journal_path);
         daemon_start(&the_daemon, &(struct daemon_options) { .arguments = to_journal, .prepare = enter_journal });
-        /* libsystemd's own descriptor is there from the first entry on. */
+        /* The descriptor for it is there from the first entry on. */
         break_a_rule();
         next_entry(entry, sizeof(entry));
         expect_field(entry, "MESSAGE_ID=289e0a200c6c4216b637f111c1fd42dd");
@@ -465,6 +465,78 @@ START_TEST(test_journal_flood) {
 }
 END_TEST
 
+/* --- nobody reads --- */
+
+/* The daemon goes on serving, and says how much nobody has read as soon as somebody does. */
+START_TEST(test_journal_is_not_read) {
+        struct sockaddr_un address = { .sun_family = AF_UNIX };
+        char entry[4096] = "";
+        int filler;
+
+        if (!start_with_journal("test_journal_is_not_read"))
+                return;
+        strcpy(address.sun_path, journal_path);
+        filler = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        while (sendto(filler, "MESSAGE=x\n", 10, 0, (struct sockaddr *) &address, sizeof(address)) == 10)
+                ;
+        ck_assert_int_eq(errno, EAGAIN);
+        make_secret();
+        run_as(&alice, open_denied, NULL);
+        run_as(&alice, open_denied, NULL);
+        while (recv(journal, entry, sizeof(entry), MSG_DONTWAIT) > 0)
+                ck_assert(!strstr(entry, "refused open"));
+        run_as(&bob, open_denied, NULL);
+        ck_assert_int_gt(recv(journal, entry, sizeof(entry) - 1, 0), 0);
+        ck_assert_ptr_nonnull(strstr(entry, "MESSAGE=2 messages were lost"));
+        next_entry(entry, sizeof(entry));
+        expect_field(entry, "SHMD_UID=65532");
+        close(filler);
+        daemon_stop(&the_daemon);
+        journal = close_fd(journal);
+}
+END_TEST
+
+static int error_pipe[2];
+
+static void have_error_pipe(void *userdata) {
+        (void) userdata;
+        if (dup2(error_pipe[1], STDERR_FILENO) < 0)
+                _exit(125);
+}
+
+/* The same where that is a pipe. */
+START_TEST(test_stderr_is_not_read) {
+        char text[65536];
+        ssize_t n;
+
+        if (!test_as_root("test_stderr_is_not_read"))
+                return;
+        ck_assert_int_eq(pipe2(error_pipe, O_CLOEXEC), 0);
+        daemon_start(&the_daemon, &(struct daemon_options) { .arguments = to_stderr, .prepare = have_error_pipe });
+        memset(text, 'x', sizeof(text));
+        ck_assert_int_eq(fcntl(error_pipe[1], F_SETFL, O_NONBLOCK), 0);
+        while (write(error_pipe[1], text, 4096) > 0)
+                ;
+        while (write(error_pipe[1], text, 1) > 0)
+                ;
+        ck_assert_int_eq(fcntl(error_pipe[1], F_SETFL, 0), 0);
+        make_secret();
+        run_as(&alice, open_denied, NULL);
+        ck_assert_int_eq(fcntl(error_pipe[0], F_SETFL, O_NONBLOCK), 0);
+        while ((n = read(error_pipe[0], text, sizeof(text))) > 0)
+                ck_assert_ptr_null(memmem(text, (size_t) n, "refused", 7));
+        run_as(&bob, open_denied, NULL);
+        n = read(error_pipe[0], text, sizeof(text) - 1);
+        ck_assert_int_gt(n, 0);
+        text[n] = '\0';
+        ck_assert_ptr_eq(strstr(text, "shmd: 1 message was lost"), text);
+        ck_assert_ptr_nonnull(strstr(text, "refused open to process"));
+        daemon_stop(&the_daemon);
+        close(error_pipe[0]);
+        close(error_pipe[1]);
+}
+END_TEST
+
 int main(void) {
         Suite *suite = suite_create("log");
         TCase *tests;
@@ -486,5 +558,7 @@ int main(void) {
         tests = test_case(suite, "journal", NULL, NULL);
         tcase_add_test(tests, test_journal);
         tcase_add_test(tests, test_journal_flood);
+        tcase_add_test(tests, test_journal_is_not_read);
+        tcase_add_test(tests, test_stderr_is_not_read);
         return test_run(suite);
 }
