@@ -65,7 +65,10 @@ bool rules_parse_time(const char *text, uint64_t *ret_usec) {
                         break;
                 }
         }
-        return parse_number(text, length, &usec) && !__builtin_mul_overflow(usec, factor, ret_usec);
+        if (!parse_number(text, length, &usec) || __builtin_mul_overflow(usec, factor, &usec))
+                return false;
+        *ret_usec = usec;
+        return true;
 }
 
 static bool set_kind(struct rule *rule, const char *value) {

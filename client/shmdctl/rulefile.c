@@ -13,14 +13,22 @@ struct reader {
         char problem[RULE_PROBLEM_MAX];
 };
 
-/* inih's source of lines, which counts them. */
+/* inih's source of lines, which counts them. One that does not fit would be read as two: as in daemon/config.c. */
 static char *read_line(char *buffer, int size, void *userdata) {
         struct reader *reader = userdata;
+        size_t length;
 
         if (!fgets(buffer, size, reader->file))
                 return NULL;
         reader->line++;
-        return buffer;
+        length = strlen(buffer);
+        if (length + 1 < (size_t) size || buffer[length - 1] == '\n')
+                return buffer;
+        if (reader->problem_line == 0) {
+                reader->problem_line = reader->line;
+                snprintf(reader->problem, sizeof(reader->problem), "the line is too long");
+        }
+        return NULL;
 }
 
 /* inih's handler: 1 is success. Other sections are the daemon's. */

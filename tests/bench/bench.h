@@ -100,6 +100,7 @@ struct bench_row {
         enum server_kind server;
         unsigned segments; /* handled by one run: times are given for each */
         unsigned runs; /* in a block; 0: what the options say. Those of many segments take their time */
+        unsigned rounds; /* no more than that, for what takes long; 0: as many as there are. Then there is nothing to compare with */
         /* The rows to compare with, by id, of the same placement; NULL: none */
         const char *raw; /* the kernel's own shm_open */
         const char *bare; /* the least that a broker can do */

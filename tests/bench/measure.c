@@ -230,7 +230,7 @@ static void run_round(struct measurement *measurement, bool load, unsigned round
         for (size_t i = 0; i < count; i++) {
                 struct series *series = &measurement->series[round % 2 == 0 ? i : count - 1 - i];
 
-                if ((series->row->load != NULL) == load)
+                if ((series->row->load != NULL) == load && (series->row->rounds == 0 || round < series->row->rounds))
                         series_run_block(series, round);
         }
 }

@@ -76,5 +76,11 @@ int sync_ring_run(struct series *series);
 int sync_read_run(struct series *series);
 void sync_teardown(struct series *series);
 
+/* rows_leaks.c: shmdctl leaks; by the kernel's word, and by /proc */
+int leaks_setup(struct series *series);
+int leaks_ask_run(struct series *series);
+int leaks_look_run(struct series *series);
+void leaks_teardown(struct series *series);
+
 /* Shared by all: maps the page of a descriptor, touches it if asked to, and unmaps it. */
 int map_page(int fd, bool touch);

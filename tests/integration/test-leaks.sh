@@ -562,6 +562,10 @@ RULES
         printf '[reclaim a]\nkind = posix\nage = never\n' >rules.conf
         expect 1 shmdctl reclaim --rules=rules.conf
         errs_like '^shmdctl: rules.conf:3: age takes a time.*never'
+        # One that would be read as two, the second as a value that takes the place of the first
+        printf '[reclaim a]\nkind = posix\naction = reclaim\npattern = %0260d\n' 0 | sed 's/0\{20\}$/ kept/' >rules.conf
+        expect 1 shmdctl reclaim --rules=rules.conf
+        errs 'shmdctl: rules.conf:4: the line is too long'
         expect 1 shmdctl reclaim --rules=/nonexistent
         rm /dev/shm/kept
         expect 0 shmdctl reclaim --yes --kind sysv
