@@ -158,8 +158,10 @@ static int gather(struct ctl *ctl, struct metrics *metrics) {
         int status;
 
         setenv("SHMD_AUTOSTART", "0", 1);
+        daemon_expect_answer();
         metrics->up = connection_open(ctl) == 0;
         status = metrics->up ? ask(ctl, metrics) : STATUS_DONE;
+        daemon_answered();
         if (status != STATUS_DONE || !metrics->leaks)
                 return status;
         return leaks_scan(ctl, metrics->up ? kinds | 1u << SCAN_SHMD : kinds, &metrics->scan);

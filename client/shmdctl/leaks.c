@@ -38,6 +38,31 @@ bool leak_matches(const struct scan_find *find, const struct leak_filter *filter
                (find->used_usec == 0 || leak_age_usec(find) >= min_age);
 }
 
+/* --- a daemon that does not answer --- */
+
+/*
+ * One that is stopped would keep us, and the timer that started us, waiting for ever. What it looks after can't be known without it, and
+ * without knowing that nothing may be called leaked: so that is the end.
+ */
+#define ANSWER_SECONDS 10
+
+static void on_alarm(int number) {
+        static const char text[] = "shmdctl: the daemon does not answer: what it looks after is not known\n";
+
+        (void) number;
+        (void) !write(STDERR_FILENO, text, strlen(text));
+        _exit(STATUS_NO_DAEMON);
+}
+
+void daemon_expect_answer(void) {
+        signal(SIGALRM, on_alarm);
+        (void) alarm(ANSWER_SECONDS);
+}
+
+void daemon_answered(void) {
+        (void) alarm(0);
+}
+
 /* --- segments of shmd --- */
 
 struct shmd_search {
@@ -157,11 +182,13 @@ static int scan_elsewhere(unsigned kinds, struct scan *scan) {
 
 /* A daemon that is there says which are its own, even if only those of the kernel are asked for. */
 static void spare_sysv(struct ctl *ctl, struct scan *scan) {
+        daemon_expect_answer();
         if (!ctl->connection) {
                 setenv("SHMD_AUTOSTART", "0", 1);
                 (void) connection_open(ctl);
         }
         leaks_spare_sysv(ctl, scan);
+        daemon_answered();
 }
 
 int leaks_scan(struct ctl *ctl, unsigned kinds, struct scan *scan) {
@@ -169,8 +196,11 @@ int leaks_scan(struct ctl *ctl, unsigned kinds, struct scan *scan) {
 
         scan_init(scan);
         signal(SIGIO, SIG_IGN); /* comes when somebody opens a file while we ask about it */
-        if (kinds & 1u << SCAN_SHMD)
+        if (kinds & 1u << SCAN_SHMD) {
+                daemon_expect_answer();
                 status = scan_segments(ctl, kinds == 1u << SCAN_SHMD, scan);
+                daemon_answered();
+        }
         if (status == STATUS_DONE && (kinds & 1u << SCAN_POSIX) && (r = scan_posix(scan)) < 0)
                 status = fail_scan(r, SCAN_DIRECTORY);
         if (status == STATUS_DONE && (kinds & 1u << SCAN_SYSV) && (r = scan_sysv(scan)) < 0)

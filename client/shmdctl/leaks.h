@@ -29,6 +29,10 @@ bool leak_matches(const struct scan_find *find, const struct leak_filter *filter
  * daemon that is not there is told of, and is a failure only if no other kind was wanted. */
 int leaks_scan(struct ctl *ctl, unsigned kinds, struct scan *scan);
 
+/* Between the two the daemon answers in time, or the program ends, after saying so. */
+void daemon_expect_answer(void);
+void daemon_answered(void);
+
 /* Those that the daemon of the connection, if there is one, looks after are in use. */
 void leaks_spare_sysv(struct ctl *ctl, struct scan *scan);
 

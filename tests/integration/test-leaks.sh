@@ -355,6 +355,27 @@ PYTHON
         grep -q '^1 freed, 4K came back$' "$out" || fail "said: $(cat "$out")"
 }
 
+# It may look after any of them.
+test_stopped_daemon() {
+        "$SHMD_TEST_DAEMON" --socket "$SHMD_TEST_DIRECTORY/stopped.sock" 2>stopped.log &
+        stopped=$!
+        until shmdctl --socket "$SHMD_TEST_DIRECTORY/stopped.sock" status >"$out" 2>&1; do :; done
+        kill -STOP "$stopped"
+        : >/dev/shm/leaked
+        leak sysv-leak 1 0x3900
+        expect 3 timeout 60 "$SHMD_TEST_SHMDCTL" --socket "$SHMD_TEST_DIRECTORY/stopped.sock" reclaim --yes --kind sysv
+        errs_like 'the daemon does not answer'
+        expect 3 timeout 60 "$SHMD_TEST_SHMDCTL" --socket "$SHMD_TEST_DIRECTORY/stopped.sock" metrics
+        errs_like 'the daemon does not answer'
+        expect 0 shmdctl --socket "$SHMD_TEST_DIRECTORY/stopped.sock" reclaim --yes --kind posix
+        grep -q '^1 freed' "$out" || fail "said: $(cat "$out")"
+        kill -CONT "$stopped"
+        expect 0 shmdctl --socket "$SHMD_TEST_DIRECTORY/stopped.sock" reclaim --yes --kind sysv
+        grep -q '^1 freed' "$out" || fail "said: $(cat "$out")"
+        kill "$stopped"
+        wait "$stopped"
+}
+
 # What others put there to be stumbled over.
 test_traps() {
         # A directory that can be listed, and no more
@@ -687,6 +708,6 @@ PYTHON
         json 'len(j["objects"]) == 20000'
 }
 
-for part in nothing find without_rights reclaim adopted pid_reused clock rechecked interrupted traps by_descriptor rules namespaces silent_server many processes; do
+for part in nothing find without_rights reclaim adopted pid_reused clock rechecked interrupted stopped_daemon traps by_descriptor rules namespaces silent_server many processes; do
         "test_$part"
 done
