@@ -261,7 +261,7 @@ test_no_daemon() {
         errs "libshmd-preload: no daemon, but it is required: no such socket: $PWD/nobody"
         grep -q 'Connection refused' "$out" || fail "said: $(cat "$out")"
         expect 0 native env SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" "$calls" undecided
-        errs "libshmd-preload: no daemon, so shared memory is the system's own: it is not there"
+        errs "libshmd-preload: no daemon, so shared memory is the system's own: no such socket: $PWD/nobody"
         # Whoever has closed its standard error, or made something else of it, has nothing written there.
         expect 0 native env SHMD_SOCKET="$PWD/nobody" LD_PRELOAD="${LD_PRELOAD-} $SHMD_PRELOAD_LIBRARY" \
                 sh -c 'exec "$1" data 2>&-' sh "$calls"
