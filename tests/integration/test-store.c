@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -424,6 +425,63 @@ START_TEST(test_memory_is_given_back) {
         TEST_UNTIL(client_status(connection).segments == 0, "the segments to be freed");
         TEST_UNTIL(shared_memory() < before + count * size / 4, "their memory to be given back");
         TEST_UNTIL(manager_count(&manager, "carrier-") <= 3, "no more carriers than needed");
+}
+END_TEST
+
+/* What the descriptors of a message take, in blocks; the message stays where it is. -1: there is none. */
+static int64_t peek_blocks(int fd) {
+        struct iovec part = { .iov_base = &(uint64_t) { 0 }, .iov_len = sizeof(uint64_t) };
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(8 * sizeof(int))];
+        } control;
+        struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
+        int64_t blocks = 0;
+        int fds[8];
+        size_t count;
+
+        if (recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) < 0)
+                return -1;
+        count = (control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        memcpy(fds, CMSG_DATA(&control.header), count * sizeof(int));
+        for (size_t i = 0; i < count; i++) {
+                struct stat st;
+
+                ck_assert_int_eq(fstat(fds[i], &st), 0);
+                blocks += st.st_blocks;
+                close(fds[i]);
+        }
+        return blocks;
+}
+
+/* What all of them take that are in the first carrier. */
+static int64_t carried_blocks(void) {
+        int fd = manager_fd(&manager, "carrier-");
+        int64_t sum = 0, blocks;
+
+        ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &(int) { 0 }, sizeof(int)), 0);
+        while ((blocks = peek_blocks(fd)) >= 0)
+                sum += blocks;
+        ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &(int) { -1 }, sizeof(int)), 0);
+        return sum;
+}
+
+/* The memory by which holders synchronise is freed with the segment. */
+START_TEST(test_control_memory_is_given_back) {
+        struct shmd_segment *segment = create("locked", PAGE, SHMD_READ_WRITE, NULL);
+        _cleanup_free_ char *log = NULL;
+
+        ASSERT_OK(connection, shmd_lock(segment, 0, UINT64_MAX));
+        ASSERT_OK(connection, shmd_unlock(segment));
+        ck_assert_int_gt(carried_blocks(), 0);
+        ASSERT_OK(connection, shmd_unlink(connection, "locked"));
+        shmd_close(segment);
+        TEST_UNTIL(carried_blocks() == 0, "all memory to be given back");
+        ck_assert_uint_eq(client_status(connection).segments, 0);
+        /* Nor does the next daemon know of it. */
+        manager_crash(&manager);
+        log = test_read_file(manager.log);
+        ck_assert_ptr_nonnull(strstr(log, "took over 0 segments"));
 }
 END_TEST
 
@@ -1103,6 +1161,7 @@ int main(void) {
 
         tests = test_case(suite, "store", setup, teardown);
         tcase_add_loop_test(tests, test_memory_is_given_back, 0, 2);
+        tcase_add_test(tests, test_control_memory_is_given_back);
         tcase_add_test(tests, test_many);
         tcase_add_test(tests, test_ten_thousand);
         tcase_add_test(tests, test_compaction);
