@@ -213,6 +213,33 @@ while not os.path.exists("stop"):
 open("well", "w").close()
 PYTHON
         busy=$!
+        # And segments: some of the program's own, and one of another's, who is dead, that it attaches again and again
+        leak sysv-leak 1 0x2700
+        python3 - <<'PYTHON' &
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+libc.shmat.restype = ctypes.c_void_p
+IPC_RMID, FAILED = 0, ctypes.c_void_p(-1).value
+other = libc.shmget(0x2700, 0, 0)
+def use(shmid):
+    address = libc.shmat(shmid, None, 0)
+    assert address != FAILED, "removed in use"
+    ctypes.memset(address, 1, 4096)
+    return ctypes.c_void_p(address)
+libc.shmdt(use(other))
+open("attaching", "w").close()
+while not os.path.exists("stop"):
+    own = libc.shmget(0x2701, 4096, 0o1600)
+    address = use(own)
+    assert libc.shmget(0x2701, 0, 0) == own, "its key was taken while it was attached"
+    libc.shmdt(address)
+    assert libc.shmctl(own, IPC_RMID, None) == 0, "removed while its creator lived"
+    libc.shmdt(use(other))
+libc.shmctl(other, IPC_RMID, None)
+open("well-attached", "w").close()
+PYTHON
+        attacher=$!
+        until [ -e attaching ]; do :; done
         expect 0 shmdctl reclaim --yes --json --min-age 0
         json 'len(j["objects"]) == 297'
         json 'all(x["result"] == "freed" and x["freed"] == x["resident"] for x in j["objects"])'
@@ -221,8 +248,8 @@ PYTHON
                 [ ! -s "$out" ] || fail "freed: $(cat "$out")"
         done
         : >stop
-        wait "$busy"
-        [ -e well ] || fail "reclaim removed what was in use"
+        wait "$busy" "$attacher"
+        [ -e well ] && [ -e well-attached ] || fail "reclaim removed what was in use"
 
         expect 0 shmdctl leaks --json --min-age 0
         is_count 0 'True'
