@@ -12,8 +12,8 @@
  * gives to no other one, and what does not have it is neither written to nor closed.
  *
  * With a kept socket goes what was opened over it lately. That is opened again without the daemon, by way of the program's own
- * descriptor: as long as the daemon's page of generations says that the name stands for it still, the kernel that the caller has the right, and the
- * file's number that the descriptor is what it was.
+ * descriptor, as long as the daemon's page of generations says that the name stands for it still, the kernel that the caller has
+ * the right, and the number of the file that the descriptor is what it was. A dup would do for mmap(2), but share its offset.
  */
 #include "internal.h"
 
@@ -678,8 +678,6 @@ int channel_reopen(const char *name, size_t name_size, int access, int status_fl
         recent = recent_find(channel, name, name_size, access);
         if (recent && recent_is_served(&channel->channel) && recent_is_current(channel, recent))
                 fd = recent_open(recent, status_flags);
-        if (fd >= 0 && fcntl(recent->fd, F_GETFD) < 0) /* it was closed meanwhile */
-                recent->fd = fd;
         kept_give_back(channel);
         return fd;
 }
