@@ -37,6 +37,7 @@
 
 #include "name.h"
 #include "operation.h"
+#include "proc.h"
 #include "protocol.h"
 #include "shmd.h"
 #include "status.h"
@@ -114,9 +115,6 @@ uint64_t process_keeper(void);
 
 /* The calling thread's umask. */
 mode_t process_umask(void);
-
-/* The start of a file, with a zero after it. Its size, or a negative errno value. */
-ssize_t file_read_start(int directory_fd, const char *path, char *buffer, size_t size);
 
 /* CLOCK_MONOTONIC. */
 static inline uint64_t now_usec(void) {

@@ -85,21 +85,6 @@ void process_unregister(struct shmd *connection) {
         (void) pthread_mutex_unlock(&connections_lock);
 }
 
-ssize_t file_read_start(int directory_fd, const char *path, char *buffer, size_t size) {
-        _cleanup_close_ int fd = openat(directory_fd, path, O_RDONLY | O_CLOEXEC);
-        ssize_t n;
-
-        if (fd < 0)
-                return negative_errno();
-        do
-                n = read(fd, buffer, size - 1);
-        while (n < 0 && errno == EINTR);
-        if (n < 0)
-                return negative_errno();
-        buffer[n] = '\0';
-        return n;
-}
-
 /* Field 22 of stat; the command, in parentheses, may have anything in it. */
 uint64_t process_keeper(void) {
         char text[1024], *p;

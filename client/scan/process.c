@@ -4,37 +4,18 @@
  */
 #include "scan.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/kcmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 
+#include "../proc.h"
 #include "util.h"
-
-static ssize_t read_start(int directory_fd, const char *path, char *buffer, size_t size) {
-        _cleanup_close_ int fd = openat(directory_fd, path, O_RDONLY | O_CLOEXEC);
-        ssize_t n;
-
-        if (fd < 0)
-                return negative_errno();
-        do
-                n = read(fd, buffer, size - 1);
-        while (n < 0 && errno == EINTR);
-        if (n < 0)
-                return negative_errno();
-        buffer[n] = '\0';
-        return n;
-}
 
 /* --- one process: is it still the same? --- */
 
@@ -50,7 +31,7 @@ static int process_read(uint32_t pid, struct process *ret) {
         ssize_t n;
 
         (void) snprintf(path, sizeof(path), "/proc/%" PRIu32 "/stat", pid);
-        n = read_start(AT_FDCWD, path, text, sizeof(text));
+        n = file_read_start(AT_FDCWD, path, text, sizeof(text));
         if (n < 0)
                 return (int) n;
         rest = strrchr(text, ')'); /* a command may have blanks and parentheses */
@@ -58,16 +39,6 @@ static int process_read(uint32_t pid, struct process *ret) {
                             &ret->state, &ret->threads, &ret->started) != 3)
                 return -EIO;
         return 0;
-}
-
-/* Whether /proc is of the pid namespace that system calls count in. */
-static bool proc_is_ours(void) {
-        static int known = -1;
-        char text[32] = "";
-
-        if (known < 0)
-                known = readlink("/proc/self", text, sizeof(text) - 1) > 0 && strtol(text, NULL, 10) == getpid();
-        return known;
 }
 
 /* include/linux/proc_ns.h: PROC_PID_INIT_INO, which no kernel may change. */
@@ -161,7 +132,7 @@ bool scan_process_unit(pid_t pid, char *unit, size_t size) {
         const char *best = NULL;
 
         (void) snprintf(path, sizeof(path), "/proc/%d/cgroup", (int) pid);
-        if (read_start(AT_FDCWD, path, text, sizeof(text)) < 0)
+        if (file_read_start(AT_FDCWD, path, text, sizeof(text)) < 0)
                 return false;
         while ((line = strsep(&rest, "\n"))) {
                 const char *colon = strchr(line, ':'), *group = colon ? strchr(colon + 1, ':') : NULL;
@@ -299,172 +270,52 @@ static void lookup_note(struct lookup *lookup, uint64_t device, uint64_t inode, 
         }
 }
 
-static const char *skip_fields(const char *p, unsigned n) {
-        while (n-- > 0) {
-                p = strchr(p, ' ');
-                if (!p)
-                        return NULL;
-                while (*p == ' ')
-                        p++;
-        }
-        return p;
-}
-
-/* "7f0000000000-7f0000200000 rw-s 00000000 00:01 1234   /dev/shm/name" */
-static void note_mapping(struct lookup *lookup, const char *line) {
-        const char *p = skip_fields(line, 3);
-        unsigned long major, minor, inode;
-        char *end;
-
-        if (!p)
-                return;
-        major = strtoul(p, &end, 16);
-        if (*end != ':')
-                return;
-        minor = strtoul(end + 1, &end, 16);
-        inode = strtoul(end, &end, 10);
-        if (inode != 0)
-                lookup_note(lookup, makedev(major, minor), inode, end + strspn(end, " "));
-}
-
-/* 1; 0 where there is no line, and so no address space: a kernel thread, a zombie, or a thread that has ended. */
-static int read_maps(struct lookup *lookup, int directory_fd, const char *name) {
-        int fd = openat(directory_fd, name, O_RDONLY | O_CLOEXEC), found = 0;
-        _cleanup_free_ char *line = NULL;
-        size_t size = 0;
-        FILE *file;
-
-        if (fd < 0)
-                return negative_errno();
-        file = fdopen(fd, "r");
-        if (!file) {
-                close_fd(fd);
-                return -ENOMEM;
-        }
-        while (getline(&line, &size, file) > 0) {
-                found = 1;
-                note_mapping(lookup, line);
-        }
-        if (ferror(file))
-                found = errno == ESRCH ? 0 : negative_errno();
-        (void) fclose(file);
-        return found;
-}
-
 /* proc_pid_fdinfo(5): what waits in a socket's queue, or those of its connections that nobody has accepted yet. */
 static void note_socket(struct lookup *lookup, int directory_fd, const char *number) {
         char path[64], text[1024];
         const char *line;
 
         (void) snprintf(path, sizeof(path), "../fdinfo/%.20s", number);
-        if (read_start(directory_fd, path, text, sizeof(text)) < 0)
+        if (file_read_start(directory_fd, path, text, sizeof(text)) < 0)
                 return;
         line = strstr(text, "scm_fds:");
         if (line)
                 lookup->in_flight += (unsigned) strtoul(line + strlen("scm_fds:"), NULL, 10);
 }
 
-/* Asks no file system over a network, or in user space, that may never answer. */
-static void note_descriptor(struct lookup *lookup, int directory_fd, const char *number) {
-        uint64_t device;
-        struct statx st;
+static void on_mapping(void *userdata, const struct proc_mapping *mapping) {
+        lookup_note(userdata, mapping->device, mapping->inode, mapping->path);
+}
+
+static void on_descriptor(void *userdata, const struct proc_descriptor *descriptor) {
+        struct lookup *lookup = userdata;
         char path[64] = "";
 
-        if (statx(directory_fd, number, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO | STATX_TYPE, &st) < 0)
+        if (descriptor->device == lookup->sysv_device &&
+            readlinkat(descriptor->directory_fd, descriptor->number, path, sizeof(path) - 1) < 0)
                 return;
-        device = makedev(st.stx_dev_major, st.stx_dev_minor);
-        if (device == lookup->sysv_device && readlinkat(directory_fd, number, path, sizeof(path) - 1) < 0)
-                return;
-        lookup_note(lookup, device, st.stx_ino, path);
-        if (S_ISSOCK(st.stx_mode))
-                note_socket(lookup, directory_fd, number);
-}
-
-static int read_each(struct lookup *lookup, int directory_fd, const char *name,
-                     void (*function)(struct lookup *, int, const char *)) {
-        int fd = openat(directory_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        struct dirent *entry;
-        DIR *directory;
-
-        if (fd < 0)
-                return negative_errno();
-        directory = fdopendir(fd);
-        if (!directory) {
-                close_fd(fd);
-                return -ENOMEM;
-        }
-        while ((entry = readdir(directory)))
-                if (isdigit((unsigned char) entry->d_name[0]))
-                        function(lookup, fd, entry->d_name);
-        (void) closedir(directory);
-        return 0;
-}
-
-/* It may have descriptors of its own: unshare(2), CLONE_FILES. */
-static bool shares_descriptors(const struct lookup *lookup, const char *thread) {
-        pid_t pid = (pid_t) lookup->pid, tid = (pid_t) strtol(thread, NULL, 10);
-
-        return tid == pid || (proc_is_ours() && syscall(SYS_kcmp, pid, tid, KCMP_FILES, 0, 0) == 0);
-}
-
-static void note_thread(struct lookup *lookup, int tasks_fd, const char *name) {
-        char path[300];
-
-        if (shares_descriptors(lookup, name))
-                return;
-        (void) snprintf(path, sizeof(path), "%s/fd", name);
-        (void) read_each(lookup, tasks_fd, path, note_descriptor);
-}
-
-/* Where the first thread has ended, its address space is the others'. */
-static void note_maps(struct lookup *lookup, int tasks_fd, const char *name) {
-        char path[300];
-
-        (void) snprintf(path, sizeof(path), "%s/maps", name);
-        (void) read_maps(lookup, tasks_fd, path);
-}
-
-static int process_look(struct lookup *lookup, int fd) {
-        int r;
-
-        r = read_maps(lookup, fd, "maps");
-        if (r == 0)
-                r = read_each(lookup, fd, "task", note_maps);
-        if (r >= 0)
-                r = read_each(lookup, fd, "fd", note_descriptor);
-        return r < 0 ? r : read_each(lookup, fd, "task", note_thread);
+        lookup_note(lookup, descriptor->device, descriptor->inode, path);
+        if (S_ISSOCK(descriptor->type))
+                note_socket(lookup, descriptor->directory_fd, descriptor->number);
 }
 
 static bool is_fatal(int error) {
         return error == -ENOMEM || error == -EMFILE || error == -ENFILE;
 }
 
-static int process_visit(struct lookup *lookup, int proc_fd, const char *name) {
-        _cleanup_close_ int fd = openat(proc_fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+static int on_process(void *userdata, uint32_t pid, int process_fd) {
+        struct lookup *lookup = userdata;
+        const struct proc_visitor visitor = { on_mapping, on_descriptor, lookup };
         int r;
 
-        lookup->pid = (uint32_t) strtoul(name, NULL, 10);
-        lookup->process_fd = fd;
-        r = fd < 0 ? negative_errno() : process_look(lookup, fd);
+        lookup->pid = pid;
+        lookup->process_fd = process_fd;
+        r = process_fd < 0 ? process_fd : proc_visit_memory(pid, process_fd, &visitor);
         if (is_fatal(r))
                 return r;
-        if (r < 0 && r != -ENOENT && r != -ESRCH)
+        if (r < 0 && !proc_error_means_gone(r))
                 lookup->scan->hidden++;
         return 0;
-}
-
-static int visit_all(struct lookup *lookup) {
-        DIR *proc = opendir("/proc");
-        struct dirent *entry;
-        int r = 0;
-
-        if (!proc)
-                return negative_errno();
-        while (r == 0 && (entry = readdir(proc)))
-                if (isdigit((unsigned char) entry->d_name[0]))
-                        r = process_visit(lookup, dirfd(proc), entry->d_name);
-        (void) closedir(proc);
-        return r;
 }
 
 static const char *plural(unsigned n) {
@@ -528,7 +379,7 @@ int scan_processes(struct scan *scan) {
         r = lookup_init(&lookup, scan, pending);
         if (r < 0)
                 return r;
-        r = visit_all(&lookup);
+        r = proc_visit_processes(on_process, &lookup);
         if (r == 0)
                 judge_all(&lookup);
         free(lookup.slots);

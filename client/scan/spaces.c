@@ -9,8 +9,6 @@
  */
 #include "scan.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -23,6 +21,7 @@
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 
+#include "../proc.h"
 #include "util.h"
 
 /* Numbers of what has been seen. Few, as a rule: a machine has some dozens of namespaces. */
@@ -96,30 +95,29 @@ static bool is_memory(const char *type) {
         return strcmp(type, "tmpfs") == 0 || strcmp(type, "devtmpfs") == 0;
 }
 
+struct type_search {
+        uint64_t device;
+        char *type;
+        size_t size;
+};
+
+static void on_mount(void *userdata, char *line) {
+        const struct type_search *search = userdata;
+        uint64_t device;
+        char *type;
+
+        if (mount_parse(line, &device, &type) && device == search->device)
+                (void) snprintf(search->type, search->size, "%.60s", type);
+}
+
 /* The type of a device that a process has mounted. */
 static int find_type(int process_fd, uint64_t device, char *type, size_t size) {
-        int fd = openat(process_fd, "mountinfo", O_RDONLY | O_CLOEXEC);
-        _cleanup_free_ char *line = NULL;
-        size_t line_size = 0;
-        FILE *file;
+        struct type_search search = { device, type, size };
+        int r;
 
-        if (fd < 0)
-                return negative_errno();
-        file = fdopen(fd, "r");
-        if (!file) {
-                close_fd(fd);
-                return -ENOMEM;
-        }
         (void) snprintf(type, size, "unknown");
-        while (getline(&line, &line_size, file) > 0) {
-                uint64_t its_device;
-                char *its_type;
-
-                if (mount_parse(line, &its_device, &its_type) && its_device == device)
-                        (void) snprintf(type, size, "%.60s", its_type);
-        }
-        (void) fclose(file);
-        return 0;
+        r = proc_read_lines(process_fd, "mountinfo", on_mount, &search);
+        return MIN(r, 0);
 }
 
 /* Waits for no file system. -EAGAIN: one would have to be asked for the way. */
@@ -304,16 +302,18 @@ static bool is_hidden(int error) {
         return error < 0 && error != -ENOENT && error != -ESRCH && error != -EINVAL;
 }
 
-static int visit_process(struct tour *tour, int proc_fd, const char *name) {
-        _cleanup_close_ int fd = openat(proc_fd, name, O_PATH | O_DIRECTORY | O_CLOEXEC);
+static int visit_process(void *userdata, uint32_t pid, int process_fd) {
+        struct tour *tour = userdata;
         int mount = 0, ipc = 0;
+        char name[16];
 
-        if (fd < 0)
+        if (process_fd < 0)
                 return 0;
+        (void) snprintf(name, sizeof(name), "%" PRIu32, pid);
         if (tour->posix)
-                mount = visit_mount(tour, fd, name);
+                mount = visit_mount(tour, process_fd, name);
         if (tour->sysv)
-                ipc = visit_ipc(tour, fd, name);
+                ipc = visit_ipc(tour, process_fd, name);
         if (is_fatal(mount) || is_fatal(ipc))
                 return is_fatal(mount) ? mount : ipc;
         if (is_hidden(mount) || is_hidden(ipc))
@@ -334,26 +334,13 @@ static int note_own(struct tour *tour) {
         return 0;
 }
 
-static int visit_all(struct tour *tour) {
-        DIR *proc = opendir("/proc");
-        struct dirent *entry;
-        int r;
-
-        if (!proc)
-                return negative_errno();
-        r = note_own(tour);
-        while (r == 0 && (entry = readdir(proc)))
-                if (isdigit((unsigned char) entry->d_name[0]))
-                        r = visit_process(tour, dirfd(proc), entry->d_name);
-        (void) closedir(proc);
-        return r;
-}
-
 int scan_other_spaces(struct scan *scan, bool posix, bool sysv, unsigned *ret_hidden) {
         struct tour tour = { .scan = scan, .posix = posix, .sysv = sysv };
         int r;
 
-        r = visit_all(&tour);
+        r = note_own(&tour);
+        if (r == 0)
+                r = proc_visit_processes(visit_process, &tour);
         free(tour.places.items);
         free(tour.namespaces.items);
         free(tour.ipcs.items);

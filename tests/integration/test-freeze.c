@@ -4,8 +4,10 @@
  * offers is tried, as root, too.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include "fixture.h"
@@ -230,6 +232,52 @@ START_TEST(test_ten_writers) {
                 ck_assert_int_eq(pread(shmd_fd(segment), &byte, 1, 100 + (off_t) i), 1);
                 ck_assert_int_eq(byte, 'w');
         }
+}
+END_TEST
+
+static void *be_left(void *userdata) {
+        step_expect(*(int *) userdata, 'e');
+        return NULL;
+}
+
+/* Its first thread ends, another one goes on. */
+static void headless(int channel, void *userdata) {
+        static int left;
+        pthread_t thread;
+
+        (void) userdata;
+        left = channel;
+        (void) client_map(client_open(client_connect(), "shared", SHMD_READ_WRITE));
+        ck_assert_int_eq(pthread_create(&thread, NULL, be_left, &left), 0);
+        step_send(channel, 'm');
+        syscall(SYS_exit, 0);
+}
+
+static bool first_thread_has_ended(pid_t pid) {
+        _cleanup_free_ char *text = NULL;
+        char path[64];
+
+        snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
+        text = test_read_file(path);
+        return text && strstr(text, ") Z ");
+}
+
+/* What it has mapped, the process has. */
+START_TEST(test_first_thread_has_ended) {
+        struct shmd_segment *segment = create_with_text("shared");
+        const struct shmd_stat stat = client_stat(connection, "shared");
+        struct found found = { .count = 0 };
+        struct child child;
+
+        child_start(&child, headless, NULL);
+        step_expect(child.channel, 'm');
+        TEST_UNTIL(first_thread_has_ended(child.pid), "the first thread to end");
+        ASSERT_OK(NULL, shmd_mappers(stat.device, stat.inode, note_mapper, &found, NULL));
+        ck_assert_uint_eq(found.count, 1);
+        ck_assert_int_eq(found.pids[0], child.pid);
+        ck_assert(found.writable[0]);
+        child_kill(&child);
+        shmd_close(segment);
 }
 END_TEST
 
@@ -590,6 +638,7 @@ int main(void) {
 
         tests = test_case(suite, "writers", setup, teardown);
         tcase_add_test(tests, test_ten_writers);
+        tcase_add_test(tests, test_first_thread_has_ended);
         tcase_add_test(tests, test_who_counts);
         tcase_add_test(tests, test_restless_writer);
 
