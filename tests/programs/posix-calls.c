@@ -1113,7 +1113,7 @@ static int obey(char what) {
                         MUST(pread(fd, buffer, 4, 0) == 4 && strcmp(buffer, "word") == 0);
                 break;
         case 'h': /* hold */
-                return error_of(shm_open(object, O_RDWR, 0));
+                return error_of(shm_open(object, O_RDONLY, 0)); /* as 'r' does */
         case 'u':
                 error = error_of(shm_unlink(object));
         }
