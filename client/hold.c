@@ -16,7 +16,11 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+
+/* So long a name may stand for what it stood for with a daemon that has been killed. */
+#define LOOK_USEC UINT64_C(100000)
 
 /* --- the trees --- */
 
@@ -66,11 +70,34 @@ static void hold_leave_all(struct hold *hold) {
         hold->in_ids = hold->in_list = false;
 }
 
+/*
+ * A daemon that was killed changes nothing in its page any more, and where nobody keeps its segments for it the next one has another page;
+ * but its sockets are closed. That is asked now and then only: it takes a system call, and all the rest none.
+ */
+static bool daemon_is_there(struct shmd *connection) {
+        struct timespec now;
+        uint64_t usec;
+        ssize_t n;
+        char byte;
+
+        if (!connection_is_ready(connection))
+                return true;
+        (void) clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+        usec = (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
+        if (usec - connection->seen_usec < LOOK_USEC)
+                return true;
+        n = recv(connection->socket_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+                return false;
+        connection->seen_usec = usec;
+        return true;
+}
+
 bool hold_is_current(struct hold *hold) {
         struct generations *generations = &hold->connection->generations;
         const atomic_uint *slots;
 
-        if (!hold->current)
+        if (!hold->current || !daemon_is_there(hold->connection))
                 return false;
         slots = generations_map(generations);
         if (!slots)

@@ -293,6 +293,7 @@ struct shmd {
         uint64_t token;    /* by which it knows this connection again; zero: not at all */
         uint64_t creations; /* so many have been asked for */
         uint32_t serial;   /* the last one used */
+        uint64_t seen_usec; /* CLOCK_MONOTONIC_COARSE: when the daemon was there for certain */
         struct call_queue calls;
         struct call_tree late_calls;
         struct generations generations;

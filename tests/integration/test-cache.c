@@ -128,6 +128,25 @@ START_TEST(test_made_anew) {
 }
 END_TEST
 
+/* Nobody keeps its segments: the name is another daemon's to give. */
+START_TEST(test_daemon_killed) {
+        struct shmd_segment *theirs, *mine = NULL;
+
+        hold();
+        daemon_kill(&the_daemon, SIGKILL);
+        (void) daemon_wait(&the_daemon);
+        unlink(the_daemon.socket);
+        daemon_start_again(&the_daemon, NULL);
+        theirs = client_create(other, "name", 8192, SHMD_LIFETIME_PERSIST);
+        TEST_UNTIL((shmd_close(mine), mine = client_open(connection, "name", SHMD_READ_WRITE), shmd_size(mine) == 8192),
+                   "what the name stands for now");
+        ck_assert_uint_eq(shmd_id(mine), shmd_id(theirs));
+        shmd_close(mine);
+        shmd_close(theirs);
+        shmd_close(held);
+}
+END_TEST
+
 START_TEST(test_renamed) {
         struct shmd_segment *mine;
         uint64_t id;
@@ -228,6 +247,7 @@ static Suite *cache_suite(void) {
         tcase_add_test(tests, test_unlinked);
         tcase_add_test(tests, test_unlinked_by_oneself);
         tcase_add_test(tests, test_made_anew);
+        tcase_add_test(tests, test_daemon_killed);
         tcase_add_test(tests, test_renamed);
         tcase_add_test(tests, test_mode_changed);
         tcase_add_test(tests, test_lifetime_over);

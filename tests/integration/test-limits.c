@@ -208,6 +208,8 @@ static void be_turned_away_with_descriptors(void) {
         raw_open(&raw, the_daemon.socket);
         (void) raw_request(&raw, SHMD_OP_HELLO, &hello, NULL, 0, fds, ELEMENTSOF(fds)); /* may be too late */
         raw_receive(&raw, &reply);
+        if (reply.size == 0) /* sent when the daemon had looked, not read when it closed: the error comes before the answer */
+                raw_receive(&raw, &reply);
         ck_assert_uint_ge(reply.size, sizeof(reply.header));
         ck_assert_uint_ne(reply.header.status, 0);
         ck_assert(reply.header.serial == 0 || reply.header.serial == raw.serial);
