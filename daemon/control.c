@@ -33,17 +33,31 @@ int control_make(struct memfd *memfd, struct segment *segment, enum shmd_wire_co
         while ((r == -EMFILE || r == -ENFILE) && memfd_shrink(memfd));
         if (r < 0)
                 registry_refund_control(segment, part);
+        else
+                segment->control_made |= (uint8_t) (1u << part);
         return r;
 }
 
 void control_unmake(struct segment *segment, enum shmd_wire_control_part part) {
         segment->custody.control_fd[part] = close_fd(segment->custody.control_fd[part]);
+        segment->control_made &= (uint8_t) ~(1u << part);
         registry_refund_control(segment, part);
 }
 
 int control_restore(struct segment *segment, enum shmd_wire_control_part part, int fd) {
         segment->custody.control_fd[part] = fd;
+        segment->control_made |= (uint8_t) (1u << part);
         return registry_force_control(segment, part, control_size(part));
+}
+
+bool control_check(struct segment *segment) {
+        for (unsigned i = 0; i < SHMD_WIRE_CONTROL_PARTS; i++)
+                if (segment->custody.control_fd[i] < 0)
+                        segment->control_lost |= segment->control_made & (uint8_t) (1u << i);
+        if (segment->control_lost == 0)
+                return true;
+        registry_queue_idle(segment); /* whether anybody has it still */
+        return false;
 }
 
 /* --- bells --- */

@@ -46,6 +46,11 @@ int control_make(struct memfd *memfd, struct segment *segment, enum shmd_wire_co
 
 /* One that an earlier daemon made; takes the descriptor. 0 or -ENOMEM. */
 int control_restore(struct segment *segment, enum shmd_wire_control_part part, int fd);
+/*
+ * After what there was has been restored: whether that is all that was made. What is missing is not made anew before the kernel
+ * says that nobody has the segment: else those who have the former lock, and those who got the new one, would not exclude each other.
+ */
+bool control_check(struct segment *segment);
 /* Undoes control_make(), before anybody was given it. */
 void control_unmake(struct segment *segment, enum shmd_wire_control_part part);
 

@@ -27,12 +27,16 @@ static int make(struct op_context *context, struct segment *segment, enum shmd_w
 
         if (segment->custody.control_fd[part] >= 0)
                 return 0;
+        if (segment->control_lost & 1u << part)
+                return SHMD_CONTROL_LOST;
         r = control_make(&daemon->memfd, segment, part, &context->refusal);
         if (r != 0)
                 return r;
         r = store_put_again(&daemon->store, segment);
         if (r < 0)
                 control_unmake(segment, part);
+        else
+                store_record(&daemon->store, segment);
         return r;
 }
 
@@ -61,6 +65,8 @@ static int look(struct op_context *context, const struct shmd_wire_control *body
 
         if (!segment || !may_look(context, segment))
                 return SHMD_NOT_FOUND;
+        if (segment->control_lost & 1u << body->part)
+                return SHMD_CONTROL_LOST;
         if (segment->custody.control_fd[body->part] < 0) {
                 reply->size = 0;
                 return op_reply(context, reply, NULL, 0);

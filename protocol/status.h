@@ -42,7 +42,8 @@
         STATUS(33, RMID_FORCED, EOPNOTSUPP, "kernel.shm_rmid_forced is set: the kernel removes what nobody has attached") \
         STATUS(34, HUGE_SYSV, EOPNOTSUPP, "it is a SysV segment of huge pages, of which there is no descriptor") \
         STATUS(35, ADOPTED, EEXIST, "that SysV segment has another name already")  \
-        STATUS(36, OF_SYSV, EOPNOTSUPP, "it is a SysV segment, which the kernel lets nobody freeze")
+        STATUS(36, OF_SYSV, EOPNOTSUPP, "it is a SysV segment, which the kernel lets nobody freeze") \
+        STATUS(37, CONTROL_LOST, ENOTRECOVERABLE, "its lock was lost when the daemon was restarted, and may be in use still")
 
 enum wire_status {
         SHMD_OK = 0,

@@ -191,6 +191,8 @@ bool segment_heeds_creator(const struct segment *segment) {
 bool segment_idleness_matters(const struct segment *segment) {
         if (segment->state == WIRE_STATE_UNLINKED || segment->state == WIRE_STATE_UNPUBLISHED)
                 return true;
+        if (segment->control_lost != 0)
+                return true;
         if (segment->creator.client && segment_heeds_creator(segment))
                 return false;
         return segment->lifetime == WIRE_LIFETIME_HOLDERS || segment->lifetime == WIRE_LIFETIME_LINGER;
@@ -421,6 +423,8 @@ enum settled registry_settle(struct segment *segment, uint64_t monotonic_usec, u
 
         segment_forget_detached(segment);
         segment->handed_out = false;
+        segment->control_made &= (uint8_t) ~segment->control_lost;
+        segment->control_lost = 0;
         if (segment->idle_usec == 0)
                 segment->idle_usec = now_usec;
         segment_keep_times(segment);
@@ -492,6 +496,7 @@ int registry_restore(struct registry *registry, const struct state_segment *stat
         segment->frozen = state->frozen;
         segment->had_name = state->had_name || segment_has_name(segment);
         segment->truncated = state->truncated;
+        segment->control_made = state->control_made;
         segment->sysv = state->sysv;
         segment->handed_out = segment->restored = true;
         insert_restored(segment);

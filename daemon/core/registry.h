@@ -132,6 +132,8 @@ struct segment {
         bool had_name; /* was published once */
         bool expired;  /* it was its lifetime that took its name */
         bool truncated; /* a file that was made shorter than the segment */
+        uint8_t control_made; /* bits, enum shmd_wire_control_part: somebody has been given that part */
+        uint8_t control_lost; /* of these, what an earlier daemon could not keep; while somebody may have it there is no other */
         bool idle_queued;
         bool handed_out; /* a descriptor has left since the kernel last said that nobody has one */
         bool restored; /* of an earlier daemon, and attached by nobody since, or unpublished and not by its creator: only the kernel knows

@@ -29,6 +29,7 @@ enum record_flags {
         FLAG_SYSV_REGISTERED = 1u << 7,
         FLAG_SYSV_EXPORTED = 1u << 8,
         FLAG_KEPT = 1u << 9, /* the creator's token is that of a keeper */
+        FLAG_CONTROL = 1u << 10, /* and the next: parts of the control memory were made */
 };
 
 struct record {
@@ -134,7 +135,8 @@ static uint32_t segment_flags(const struct segment *segment) {
                (segment->single_writer ? FLAG_SINGLE_WRITER : 0u) | (segment->had_name ? FLAG_HAD_NAME : 0u) |
                (segment->frozen ? FLAG_FROZEN : 0u) | (segment->truncated ? FLAG_TRUNCATED : 0u) |
                (segment->sysv.made ? FLAG_SYSV_MADE : 0u) | (segment->sysv.registered ? FLAG_SYSV_REGISTERED : 0u) |
-               (segment->sysv.exported ? FLAG_SYSV_EXPORTED : 0u) | (segment->kept ? FLAG_KEPT : 0u);
+               (segment->sysv.exported ? FLAG_SYSV_EXPORTED : 0u) | (segment->kept ? FLAG_KEPT : 0u) |
+               segment->control_made * FLAG_CONTROL;
 }
 
 static struct fixed fixed_of(const struct segment *segment) {
@@ -272,6 +274,7 @@ static struct state_segment segment_from(struct record *record, const struct fix
                 .frozen = fixed->flags & FLAG_FROZEN,
                 .had_name = fixed->flags & FLAG_HAD_NAME,
                 .truncated = fixed->flags & FLAG_TRUNCATED,
+                .control_made = fixed->flags / FLAG_CONTROL % (1u << SHMD_WIRE_CONTROL_PARTS),
                 .creator = {
                         .pid = (pid_t) fixed->creator_pid,
                         .uid = fixed->creator_uid,

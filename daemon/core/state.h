@@ -104,6 +104,7 @@ struct state_segment {
         uint64_t created_usec;
         enum wire_state state;
         bool frozen, had_name, truncated;
+        uint8_t control_made;
 };
 
 struct state_reader {

@@ -302,6 +302,38 @@ START_TEST(test_carrier_without_log) {
 }
 END_TEST
 
+static int try_lock(const char *name) {
+        struct shmd *other = connect_here();
+        struct shmd_segment *opened = client_open(other, name, SHMD_READ_WRITE);
+        int r = shmd_lock(opened, SHMD_LOCK_EXCLUSIVE, 0);
+
+        shmd_disconnect(other);
+        return r;
+}
+
+/* Of a segment its lock alone is lost, which came later. There is no second one beside that which is held. */
+START_TEST(test_lock_is_lost) {
+        struct shmd_segment *segment = create("kept", PAGE, 0, NULL);
+
+        create_many("others/", 10); /* else there is no reason to keep the carrier in which it came first */
+        manager_crash(&manager);
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_EXCLUSIVE, 0), 0);
+        manager_end(&manager, SIGKILL);
+        manager_lose(&manager, "carrier-2");
+        manager_launch(&manager);
+        manager_await_ready(&manager, 3);
+        ck_assert_int_eq(try_lock("kept"), -ENOTRECOVERABLE);
+        ck_assert_int_eq(shmd_unlock(segment), 0);
+        ck_assert_int_eq(try_lock("kept"), -ENOTRECOVERABLE);
+        manager_crash(&manager);
+        ck_assert_int_eq(try_lock("kept"), -ENOTRECOVERABLE);
+        shmd_close(segment);
+        TEST_UNTIL(try_lock("kept") == 0, "a new lock, as nobody has the other");
+        manager_crash(&manager);
+        ck_assert_int_eq(try_lock("kept"), -EOWNERDEAD); /* it was not unlocked */
+}
+END_TEST
+
 /* It has no room for a time. What is made then is kept when there is. */
 START_TEST(test_manager_is_full) {
         const unsigned count = 1200;
@@ -529,6 +561,7 @@ int main(void) {
         tcase_add_test(tests, test_manager_is_full);
         tcase_add_test(tests, test_manager_is_nearly_full);
         tcase_add_test(tests, test_manager_is_stopped);
+        tcase_add_test(tests, test_lock_is_lost);
         tcase_add_test(tests, test_many_restarts);
 
         tests = test_case(suite, "limits", setup, teardown);
