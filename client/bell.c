@@ -5,7 +5,8 @@
  * A bell is a counter in the meeting pages, which a ring raises, and which its holder sleeps on; and an eventfd, which a ring writes as well
  * while the holder polls. The holder makes the eventfd, chooses the number, and gives both to the daemon, which
  * says whether it is free and hands the eventfd to those who ring: once, then they have it. After a restart of the daemon the
- * holder does so again. A generation in the pages tells ringers that a bell has changed hands.
+ * holder does so again; until then it is not to be taken for dead. A generation in the pages tells ringers that a bell has
+ * changed hands, an instance which daemon knows of it.
  *
  * Who rings raises the counter before he looks who sleeps; who sleeps says so before he looks at the counter: no ring is lost between them. Who
  * rings does not skip the eventfd because it was written already: who wrote might have died first.
@@ -49,19 +50,6 @@ static int call_bell_get(struct sync *sync, uint32_t number, int *ret_fd) {
         return 0;
 }
 
-int sync_resume(struct hold *hold) {
-        struct sync *sync = atomic_load(&hold->sync);
-        struct shmd_wire_bell bell = { .id = hold->id };
-        struct reply reply;
-
-        if (!sync || sync->bell_fd < 0 || atomic_load(&sync->epoch) != process_epoch())
-                return 0;
-        bell.number = sync->bell_number;
-        /* Should somebody else have the number meanwhile, or the daemon refuse, who polls is not reached any more. */
-        return call_perform(hold->connection,
-                            &(struct request) { .operation = SHMD_OP_BELL_SET, .body = &bell, .fds = &sync->bell_fd }, NULL, &reply);
-}
-
 /* --- one's own --- */
 
 static atomic_uint *taken_word(const struct sync *sync, uint32_t number) {
@@ -79,6 +67,19 @@ static void bell_set_taken(const struct sync *sync, uint32_t number, bool taken)
                 atomic_fetch_and(taken_word(sync, number), ~(1u << number % 32));
 }
 
+/* Which daemon this connection is to; never 0. */
+static uint32_t instance_of(const struct sync *sync) {
+        uint64_t instance = sync->hold->connection->instance;
+
+        return (uint32_t) (instance ^ instance >> 32) | 1;
+}
+
+/* The daemon knows of it. */
+static void bell_announce(struct sync *sync, uint32_t number) {
+        atomic_store(&bell_words(sync, number)->instance, instance_of(sync));
+        bell_set_taken(sync, number, true);
+}
+
 static void bell_begin(struct sync *sync, uint32_t number, int fd) {
         struct bell_words *words = bell_words(sync, number);
 
@@ -88,7 +89,28 @@ static void bell_begin(struct sync *sync, uint32_t number, int fd) {
         sync->bell_seen = atomic_load(&words->count);
         sync->bell_number = number;
         sync->bell_fd = fd;
-        bell_set_taken(sync, number, true);
+        bell_announce(sync, number);
+}
+
+int sync_resume(struct hold *hold) {
+        struct sync *sync = atomic_load(&hold->sync);
+        struct shmd_wire_bell bell = { .id = hold->id };
+        struct reply reply;
+        int r;
+
+        if (!sync || sync->bell_fd < 0 || atomic_load(&sync->epoch) != process_epoch())
+                return 0;
+        bell.number = sync->bell_number;
+        r = call_perform(hold->connection,
+                         &(struct request) { .operation = SHMD_OP_BELL_SET, .body = &bell, .fds = &sync->bell_fd }, NULL, &reply);
+        /* Should somebody else have the number meanwhile, or the daemon refuse, who polls is not reached any more. */
+        if (r < 0 || reply.status != SHMD_OK)
+                return r;
+        bell_announce(sync, sync->bell_number);
+        /* Rings of those who could not write to it meanwhile. */
+        if (atomic_load(&bell_words(sync, sync->bell_number)->count) != sync->bell_seen)
+                (void) eventfd_write(sync->bell_fd, 1);
+        return 0;
 }
 
 /* First among those that nobody seems to have; then, as the dead leave theirs taken, among all: the daemon knows. */
@@ -212,6 +234,16 @@ static int bells_cache(struct sync *sync) {
         return 0;
 }
 
+/* The daemon knows of no such bell. Its holder has died, unless it was another daemon that it told: then it comes back, perhaps. */
+static int bell_is_missing(struct sync *sync, uint32_t number) {
+        if (atomic_load(&bell_words(sync, number)->instance) == instance_of(sync)) {
+                bell_set_taken(sync, number, false);
+                return -ENOENT;
+        }
+        sync->bells[number].asked_of = instance_of(sync);
+        return -EAGAIN;
+}
+
 static int bell_lookup(struct sync *sync, uint32_t number, uint32_t generation) {
         struct bell_cache *cache;
         int fd = -EBADF, r;
@@ -220,14 +252,17 @@ static int bell_lookup(struct sync *sync, uint32_t number, uint32_t generation) 
         if (r < 0)
                 return r;
         cache = &sync->bells[number];
+        if (cache->asked_of == instance_of(sync) && atomic_load(&bell_words(sync, number)->instance) != instance_of(sync))
+                return -EAGAIN;
         r = call_bell_get(sync, number, &fd);
-        if (r == -ENOENT) /* its holder has died */
-                bell_set_taken(sync, number, false);
+        if (r == -ENOENT)
+                return bell_is_missing(sync, number);
         if (r < 0)
                 return r;
         close_fd(cache->fd);
         cache->fd = fd;
         cache->generation = generation;
+        cache->asked_of = 0;
         return 0;
 }
 
@@ -269,7 +304,7 @@ static int bell_ring(struct sync *sync, uint32_t number) {
         return atomic_load(&words->polled) ? bell_write(sync, words, number) : 0;
 }
 
-/* The dead are no failure. */
+/* The dead are no failure, and who may come back hears of it then. */
 static int bell_ring_all(struct sync *sync) {
         int result = 0;
 
@@ -278,7 +313,7 @@ static int bell_ring_all(struct sync *sync) {
 
                 if (bell_is_taken(sync, number) && (sync->bell_fd < 0 || number != sync->bell_number))
                         r = bell_ring(sync, number);
-                if (r < 0 && r != -ENOENT)
+                if (r < 0 && r != -ENOENT && r != -EAGAIN)
                         result = r;
         }
         return result;

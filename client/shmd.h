@@ -378,7 +378,8 @@ int shmd_bell_fd(struct shmd_segment *segment);
 int shmd_bell_wait(struct shmd_segment *segment, uint64_t timeout_usec, uint32_t *ret_rings);
 /*
  * Rings one, or all but one's own. What was written before is seen by who was woken. The daemon is asked only the first time that a bell whose
- * holder polls is rung. Errors: -ENOENT: nobody has that number; -EINVAL: nobody ever can.
+ * holder polls is rung. Errors: -ENOENT: nobody has that number; -EINVAL: nobody ever can; -EAGAIN: its holder polls, and has not told the
+ * daemon of it again since that was restarted: he finds the ring when he has.
  */
 #define SHMD_BELL_ALL UINT32_MAX
 int shmd_bell_ring(struct shmd_segment *segment, uint32_t number);

@@ -71,6 +71,7 @@ struct bell_words {
         atomic_uint sleeping; /* on it */
         atomic_uint polled;   /* the eventfd is to be written as well */
         atomic_uint generation; /* changes with the bell's holder */
+        atomic_uint instance;   /* of the daemon that its holder told of it last: folded */
 };
 
 /* A robust mutex across the end of a shared page. */
@@ -127,6 +128,7 @@ struct slot {
 struct bell_cache {
         int fd; /* -EBADF: not known */
         uint32_t generation;
+        uint32_t asked_of; /* the daemon that does not know of it yet; 0: none */
 };
 
 struct sync {

@@ -1113,6 +1113,39 @@ START_TEST(test_lock_made_later) {
 }
 END_TEST
 
+/* Who polls and does nothing else is not taken for dead by those who ring meanwhile, and hears of it when he comes back. */
+START_TEST(test_bell_of_one_who_stays_away) {
+        struct shmd *holder = connect_to(&manager), *other;
+        struct shmd_segment *segment = create("rung", PAGE, 0, NULL), *opened = client_open(holder, "rung", SHMD_READ_ONLY), *theirs;
+        uint32_t number = 99, claimed;
+        int fd = shmd_bell_fd(opened);
+
+        ASSERT_OK(holder, shmd_bell_open(opened, &number));
+        manager_crash(&manager);
+        other = connect_to(&manager);
+        theirs = client_open(other, "rung", SHMD_READ_ONLY);
+        ck_assert_int_eq(shmd_bell_ring(theirs, number), -EAGAIN);
+        ck_assert_int_eq(shmd_bell_ring(theirs, number), -EAGAIN);
+        ck_assert_int_eq(shmd_bell_ring(theirs, SHMD_BELL_ALL), 0);
+        ASSERT_OK(other, shmd_bell_open(theirs, &claimed));
+        ck_assert_uint_ne(claimed, number);
+
+        (void) client_status(holder);
+        test_wait_readable(fd, "the rings");
+        ck_assert_int_eq(shmd_bell_wait(opened, 0, &claimed), 0);
+        ck_assert_uint_eq(claimed, 3);
+        ASSERT_OK(other, shmd_bell_ring(theirs, number));
+        test_wait_readable(fd, "a ring");
+        ck_assert_int_eq(shmd_bell_wait(opened, 0, NULL), 0);
+
+        /* Of this daemon's time: dead when it is not known. */
+        shmd_disconnect(holder);
+        TEST_UNTIL(shmd_bell_ring(theirs, number) == -ENOENT, "the bell to go");
+        shmd_disconnect(other);
+        shmd_close(segment);
+}
+END_TEST
+
 /* Its holder tells the new daemon, which gives it to those who never rang it before. */
 START_TEST(test_bells) {
         struct shmd_segment *segment = create("rung", PAGE, 0, NULL), *theirs;
@@ -1158,6 +1191,7 @@ int main(void) {
         tcase_add_test(tests, test_locks);
         tcase_add_test(tests, test_lock_made_later);
         tcase_add_test(tests, test_bells);
+        tcase_add_test(tests, test_bell_of_one_who_stays_away);
 
         tests = test_case(suite, "store", setup, teardown);
         tcase_add_loop_test(tests, test_memory_is_given_back, 0, 2);
