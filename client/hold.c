@@ -213,7 +213,8 @@ int hold_add_segment(struct hold *hold, struct shmd_segment **ret_segment) {
 
         if (!segment)
                 return failure_errno(&hold->connection->failure, -ENOMEM);
-        *segment = (struct shmd_segment) { .hold = hold, .hot = &hot_none };
+        *segment = (struct shmd_segment) { .hold = hold };
+        sync_begin(segment);
         LIST_INSERT_HEAD(&hold->segments, segment, entry);
         *ret_segment = segment;
         return 0;

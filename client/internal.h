@@ -371,8 +371,9 @@ bool process_maps(uint32_t pid, uint64_t device, uint64_t inode);
 /* --- sync --- */
 
 struct sync;
-/* All zeros. */
-extern struct hot hot_none __attribute__((__visibility__("hidden")));
+struct shmd_segment;
+/* A segment of which nobody has used the locks yet. */
+void sync_begin(struct shmd_segment *segment);
 
 /* With the hold: what is locked is given up as if this thread had died. */
 void sync_free(struct sync *sync);
@@ -410,7 +411,8 @@ struct hold {
 struct shmd_segment {
         LIST_ENTRY(shmd_segment) entry;
         struct hold *hold;
-        struct hot *_Atomic hot; /* of the hold's control memory, once it was used by this, else hot_none: sync.h */
+        /* What threads have of the hold's locks, else hot_none: the first of them, and others by their serials: sync.h */
+        struct hot *_Atomic hot, *_Atomic hots[8];
         bool created;
 };
 

@@ -3,14 +3,17 @@
  * The lock of a segment, exclusive and shared, and its condition.
  *
  * Exclusive: a robust mutex in the lock page. Who has it then waits until no slot is locked; nobody locks one meanwhile, as
- * the mutex is. Shared: a robust mutex of one's own, in a slot that nobody else uses; then a look whether the exclusive one is
+ * the mutex is. Shared: a robust mutex in a slot that nobody else has locked; then a look whether the exclusive one is
  * locked: if so, back, and wait. Either side changes its own word before it looks at the other's, and both
- * changes are full barriers: at least one of two that come at once sees the other. Exclusive lockers go first.
+ * changes are full barriers: at least one of two that come at once sees the other. Exclusive lockers go first; but who let
+ * go while others waited to share the lock lets one of them in before it takes it again, so that a stream of
+ * exclusive lockers comes to an end.
  *
  * Death: the kernel marks the words of a thread that has died, and wakes one who waits in the kernel for it. A dead reader's
  * slot is simply free. Of a dead writer the next exclusive holder is told by the mutex, and writes that into the page,
  * until somebody marks it consistent; readers that wait look each DEATH_LATENCY_USEC, as they may not be
- * able to write into the word that they wait for.
+ * able to write into the word that they wait for. Who waits for a word that he can write looks now and then, too: a wake-up is lost if
+ * who was to pass it on dies, and a third one has the lock by then; the kernel keeps its hands off that (its handle_futex_death()).
  *
  * The condition is a counter that each signal changes, and on which those who wait sleep. pthread_cond_t would not do: a
  * process that dies inside leaves it locked for all others, and it holds state that others could corrupt.
@@ -27,7 +30,9 @@ extern __typeof__(pthread_mutex_trylock) pthread_mutex_trylock __attribute__((__
 extern __typeof__(pthread_mutex_unlock) pthread_mutex_unlock __attribute__((__noplt__));
 
 #define DEATH_LATENCY_USEC UINT64_C(50000)
+#define DEATH_LATENCY_MAX_USEC UINT64_C(1000000) /* for who has waited for long */
 #define PAUSE_USEC UINT64_C(1000)
+#define STAND_BACK_USEC UINT64_C(10000) /* who was woken to share the lock may have died */
 
 static bool word_is_locked(unsigned word) {
         return (word & WORD_TID) != 0;
@@ -44,24 +49,35 @@ static void pause_briefly(void) {
         (void) clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
 }
 
+/* How long one call may wait, whatever for. */
+struct lock_wait {
+        uint64_t timeout_usec;
+        uint64_t deadline_usec; /* 0: the clock was not looked at yet */
+};
+
+static uint64_t deadline_of(struct lock_wait *wait) {
+        if (wait->deadline_usec == 0)
+                wait->deadline_usec = deadline_after(wait->timeout_usec);
+        return wait->deadline_usec;
+}
+
 /* --- who waits, for people to see --- */
 
-static struct lock_waiter *waiter_enter(struct sync *sync, bool shared) {
+static struct lock_waiter *waiter_enter(struct sync *sync, unsigned kind) {
         unsigned tid = (unsigned) syscall(SYS_gettid);
 
-        for (unsigned pass = 0; pass < 2; pass++)
-                for (unsigned i = 0; i < WAITERS_MAX; i++) {
-                        struct lock_waiter *waiter = &sync->meeting->waiters[i];
-                        unsigned other = atomic_load(&waiter->tid);
+        for (unsigned i = 0; i < WAITERS_MAX; i++) {
+                struct lock_waiter *waiter = &sync->meeting->waiters[(tid + i) % WAITERS_MAX];
+                unsigned other = atomic_load(&waiter->tid);
 
-                        /* In a second round also the places of the dead. */
-                        if (other != 0 && (pass == 0 || kill((pid_t) (other & INT_MAX), 0) == 0 || errno != ESRCH))
-                                continue;
-                        if (atomic_compare_exchange_strong(&waiter->tid, &other, tid)) {
-                                atomic_store(&waiter->shared, shared);
-                                return waiter;
-                        }
+                /* The places of the dead are free, too. */
+                if (other != 0 && (kill((pid_t) (other & INT_MAX), 0) == 0 || errno != ESRCH))
+                        continue;
+                if (atomic_compare_exchange_strong(&waiter->tid, &other, tid)) {
+                        atomic_store(&waiter->kind, kind);
+                        return waiter;
                 }
+        }
         return NULL;
 }
 
@@ -72,21 +88,13 @@ static void waiter_leave(struct lock_waiter *waiter) {
 
 /* --- slots: shared locks --- */
 
-/* The one that this thread has locked. */
-static struct slot *slot_of(struct sync *sync, unsigned long self) {
-        unsigned count = atomic_load_explicit(&sync->slot_count, memory_order_acquire);
-
-        for (unsigned i = 0; i < count; i++)
-                if (atomic_load_explicit(&sync->slots[i]->holder, memory_order_relaxed) == self)
-                        return sync->slots[i];
-        return NULL;
-}
-
-static bool slot_trylock(struct sync *sync, struct slot *slot) {
-        atomic_uint *used = &sync->meeting->slots_used;
+static bool slot_trylock(const struct locker *locker, const struct slot *slot) {
+        atomic_uint *used = &hot_meeting(locker->hot)->slots_used;
         unsigned value = atomic_load(used);
         int r;
 
+        if (slot->broken)
+                return false;
         /* Before it is locked: who looks for locked slots looks at those in use. */
         while (value <= slot->index && !atomic_compare_exchange_weak(used, &value, slot->index + 1))
                 ;
@@ -96,70 +104,42 @@ static bool slot_trylock(struct sync *sync, struct slot *slot) {
         return r == 0;
 }
 
-static void slot_unlock(struct sync *sync, struct slot *slot) {
-        /* Another thread of ours may lock it at once. */
-        atomic_store_explicit(&slot->holder, 0, memory_order_relaxed);
-        note_unlocking(sync->hot);
-        if (pthread_mutex_unlock(slot->lock.mutex) != 0)
-                atomic_store_explicit(&slot->holder, SLOT_DEAD, memory_order_relaxed);
-}
+/* Locks one; the next time this one is tried first. 0; -EBUSY: all are locked; -ENOMEM. */
+static int slot_take(struct locker *locker) {
+        struct slot *slot = locker->slots;
 
-static bool slot_is_mapped(const struct sync *sync, unsigned index) {
-        for (unsigned i = 0; i < sync->slot_count; i++)
-                if (sync->slots[i]->index == index)
-                        return true;
-        return false;
-}
+        while (slot && !slot_trylock(locker, slot))
+                slot = slot->next;
+        while (!slot) {
+                int r = locker_add_slot(locker, &slot);
 
-/* Maps one that nobody has. 0; -EBUSY: there is none. */
-static int slot_add(struct sync *sync, unsigned long self, struct slot **ret_slot) {
-        struct slot *slot = calloc(1, sizeof(*slot));
-        int r = -EBUSY;
-
-        if (!slot)
-                return -ENOMEM;
-        for (unsigned i = 0; i < SLOTS && r == -EBUSY; i++) {
-                if (slot_is_mapped(sync, i) || word_is_locked(atomic_load(slot_word(sync, sync->meeting, i))))
-                        continue;
-                slot->index = i;
-                atomic_store(&slot->holder, self);
-                r = straddled_map(&slot->lock, sync->meeting_fd, (i + 2) * (uint64_t) sync->page_size, sync->page_size, true);
-                if (r == 0 && !slot_trylock(sync, slot)) {
-                        straddled_unmap(&slot->lock, sync->page_size);
-                        r = -EBUSY;
-                }
+                if (r < 0)
+                        return r;
+                if (!slot_trylock(locker, slot))
+                        slot = NULL;
         }
-        if (r < 0) {
-                free(slot);
-                return r;
-        }
-        sync->slots[sync->slot_count] = slot;
-        atomic_store_explicit(&sync->slot_count, sync->slot_count + 1, memory_order_release);
-        *ret_slot = slot;
+        locker->hot->slot = slot;
+        locker->hot->slot_mutex = slot->lock.mutex;
         return 0;
 }
 
-/* Locks one. 0; -EBUSY: all are locked; -ENOMEM. */
-static int slot_take(struct sync *sync, unsigned long self, struct slot **ret_slot) {
-        unsigned count = atomic_load_explicit(&sync->slot_count, memory_order_acquire);
-        int r;
-
-        for (unsigned i = 0; i < count; i++) {
-                struct slot *slot = sync->slots[i];
-
-                if (atomic_load_explicit(&slot->holder, memory_order_relaxed) == SLOT_DEAD || !slot_trylock(sync, slot))
-                        continue;
-                atomic_store_explicit(&slot->holder, self, memory_order_relaxed);
-                *ret_slot = slot;
-                return 0;
-        }
-        (void) pthread_mutex_lock(&sync->slots_lock);
-        r = slot_add(sync, self, ret_slot);
-        (void) pthread_mutex_unlock(&sync->slots_lock);
-        return r;
+/* Somebody has scribbled over it: it stays in the C library's list. */
+static void slot_break(struct hot *hot) {
+        hot->slot->broken = true;
+        hot->slot = NULL;
 }
 
-/* Waits until a slot is free. It is another's, who may write anything there: so the time is looked at each time round. */
+static inline void slot_release(struct hot *hot) {
+        hot_set_state(hot, hot->idle);
+        note_unlocking(hot);
+        if (__builtin_expect(pthread_mutex_unlock(hot->slot_mutex) != 0, 0))
+                slot_break(hot);
+}
+
+/*
+ * Waits until a slot is free. It is another's, who may write anything there, or die over it: so the time is looked at each time round, and
+ * the slot now and then.
+ */
 static int slot_await(atomic_uint *word, uint64_t deadline_usec) {
         unsigned value = atomic_load(word);
 
@@ -168,7 +148,7 @@ static int slot_await(atomic_uint *word, uint64_t deadline_usec) {
                         return -ETIMEDOUT;
                 if (!(value & WORD_WAITERS) && !atomic_compare_exchange_strong(word, &value, value | WORD_WAITERS))
                         continue;
-                (void) futex_wait(word, value | WORD_WAITERS, deadline_usec);
+                (void) futex_wait(word, value | WORD_WAITERS, MIN(deadline_usec, now_usec() + DEATH_LATENCY_USEC));
                 value = atomic_load(word);
         }
         return 0;
@@ -176,39 +156,73 @@ static int slot_await(atomic_uint *word, uint64_t deadline_usec) {
 
 /* --- exclusive --- */
 
-static bool readers_wait_for_turn(struct hot *hot) {
-        barrier_after_locked();
-        return atomic_load_explicit(&atomic_load_explicit(&hot->meeting, memory_order_relaxed)->turn_waiting, memory_order_relaxed) != 0;
+/* By who has the exclusive lock. */
+static void condition_change(struct sync *sync, int count) {
+        struct lock_page *page = sync->lock_page;
+
+        atomic_fetch_add(&page->condition, 1);
+        if (atomic_load(&page->condition_waiting) == 0 && atomic_load(&sync->meeting->condition_waiting) == 0)
+                return;
+        /* Who has noted that he waits, and does not sleep yet, will see the counter. */
+        if (futex_wake(&page->condition, count) < count) {
+                atomic_store(&page->condition_waiting, 0);
+                atomic_store(&sync->meeting->condition_waiting, 0);
+        }
 }
 
-static void wake_readers(struct meeting_page *meeting) {
+static inline unsigned readers_wait_for_turn(struct hot *hot) {
+        barrier_after_locked();
+        return atomic_load_explicit(&hot_meeting(hot)->turn_waiting, memory_order_relaxed);
+}
+
+static void readers_wake(struct locker *locker) {
+        struct meeting_page *meeting = hot_meeting(locker->hot);
+
+        locker->turns_taken = atomic_load(&meeting->turns_taken);
+        locker->stands_back = true;
+        hot_set_state(locker->hot, HOT_IDLE);
         atomic_store(&meeting->turn_waiting, 0);
         atomic_fetch_add(&meeting->turn, 1);
         (void) futex_wake(&meeting->turn, INT_MAX);
 }
 
-static int mutex_release(struct sync *sync) {
-        struct hot *hot = sync->hot;
-        int r;
+/* Until one of those that were woken has the lock. */
+static void stand_back(struct locker *locker, struct lock_wait *wait) {
+        struct hot *hot = locker->hot;
+        uint64_t until;
 
-        atomic_store_explicit(&hot->owner, OWNER_NONE, memory_order_relaxed);
-        note_unlocking(hot);
-        r = pthread_mutex_unlock(sync->lock.mutex);
-        if (r != 0) {
-                /* The word is not ours any more, says the C library, and has left its list as it is. */
-                atomic_store(&sync->broken, true);
-                atomic_store(&hot->meeting, NULL);
+        locker->stands_back = false;
+        hot_set_state(hot, hot->idle);
+        if (wait->timeout_usec == 0)
+                return;
+        until = now_usec() + STAND_BACK_USEC;
+        (void) futex_wait(&hot_meeting(hot)->turns_taken, locker->turns_taken, MIN(until, deadline_of(wait)));
+}
+
+/* The mutex is unlocked, or was not ours any more, says the C library, and then has left its list as it is. */
+static int mutex_released(struct locker *locker, int error) {
+        if (error != 0) {
+                locker->broken = true;
+                locker->hot->idle = HOT_IDLE;
+                hot_set_state(locker->hot, HOT_IDLE);
                 return -ENOTRECOVERABLE;
         }
-        if (readers_wait_for_turn(hot))
-                wake_readers(sync->meeting);
+        if (readers_wait_for_turn(locker->hot) != 0)
+                readers_wake(locker);
         return 0;
+}
+
+static int mutex_release(struct locker *locker) {
+        locker->special = 0;
+        hot_set_state(locker->hot, locker->hot->idle);
+        note_unlocking(locker->hot);
+        return mutex_released(locker, pthread_mutex_unlock(locker->lock.mutex));
 }
 
 #ifndef __SANITIZE_THREAD__
 static int mutex_timedlock(pthread_mutex_t *mutex, uint64_t deadline_usec) {
         const struct timespec until = {
-                .tv_sec = (time_t) (deadline_usec / 1000000),
+                .tv_sec = (time_t) MIN(deadline_usec / 1000000, (uint64_t) LONG_MAX),
                 .tv_nsec = (long) (deadline_usec % 1000000 * 1000),
         };
 
@@ -226,72 +240,73 @@ static int mutex_timedlock(pthread_mutex_t *mutex, uint64_t deadline_usec) {
 #endif
 
 /* EDEADLK can only mean that the word has our number from somebody else: of another pid namespace, or who means ill. */
-static int mutex_await(struct sync *sync, uint64_t deadline_usec) {
+static int mutex_await(const struct locker *locker, uint64_t deadline_usec) {
+        uint64_t look_after = DEATH_LATENCY_USEC;
         int r;
 
         for (;;) {
-                if (deadline_usec == UINT64_MAX)
-                        r = pthread_mutex_lock(sync->lock.mutex);
-                else
-                        r = mutex_timedlock(sync->lock.mutex, deadline_usec);
-                if (r != EDEADLK)
+                r = mutex_timedlock(locker->lock.mutex, MIN(deadline_usec, now_usec() + look_after));
+                if (r != EDEADLK && r != ETIMEDOUT)
                         return r;
                 if (is_over(deadline_usec))
                         return ETIMEDOUT;
-                pause_briefly();
+                if (r == EDEADLK)
+                        pause_briefly();
+                else
+                        look_after = MIN(2 * look_after, DEATH_LATENCY_MAX_USEC);
         }
 }
 
-static int mutex_wait(struct sync *sync, uint64_t timeout_usec) {
+static int mutex_wait(struct locker *locker, struct lock_wait *wait) {
         struct lock_waiter *waiter;
         int r;
 
-        if (timeout_usec == 0)
+        if (wait->timeout_usec == 0)
                 return EBUSY;
-        waiter = waiter_enter(sync, false);
-        r = mutex_await(sync, deadline_after(timeout_usec));
+        waiter = waiter_enter(locker->sync, 0);
+        r = mutex_await(locker, deadline_of(wait));
         waiter_leave(waiter);
         return r;
 }
 
-static int readers_wait(struct sync *sync, unsigned first, unsigned used, uint64_t timeout_usec) {
+static int readers_wait(struct sync *sync, unsigned first, unsigned used, struct lock_wait *wait) {
         struct lock_waiter *waiter;
-        uint64_t deadline;
         int r = 0;
 
-        if (timeout_usec == 0)
+        if (wait->timeout_usec == 0)
                 return -EBUSY;
-        deadline = deadline_after(timeout_usec);
-        waiter = waiter_enter(sync, false);
+        waiter = waiter_enter(sync, 0);
         for (unsigned i = first; i < used && r == 0; i++)
-                r = slot_await(slot_word(sync, sync->meeting, i), deadline);
+                r = slot_await(slot_word(sync, sync->meeting, i), deadline_of(wait));
         waiter_leave(waiter);
         return r;
 }
 
-static int readers_await(struct sync *sync, uint64_t timeout_usec) {
+static int readers_await(struct locker *locker, struct lock_wait *wait) {
+        struct sync *sync = locker->sync;
         struct meeting_page *meeting = sync->meeting;
         unsigned used;
 
         barrier_after_locked();
         used = atomic_load_explicit(&meeting->slots_used, memory_order_acquire);
         used = MIN(used, SLOTS);
-        /* A thread that shares the lock would wait for itself. */
-        if (used > 0 && slot_of(sync, thread_self()))
-                return -EDEADLK;
         for (unsigned i = 0; i < used; i++)
                 if (word_is_locked(atomic_load_explicit(slot_word(sync, meeting, i), memory_order_acquire)))
-                        return readers_wait(sync, i, used, timeout_usec);
+                        return readers_wait(sync, i, used, wait);
         return 0;
 }
 
-/* A holder died: noted, before anybody can read it, in case we die, too. */
-static int mutex_recover(struct sync *sync) {
+/*
+ * A holder died: noted, before anybody can read it, in case we die, too. Whoever waits for the condition is woken, as nobody may be left to
+ * signal it: he is told the same.
+ */
+static void mutex_recover(struct locker *locker) {
+        struct sync *sync = locker->sync;
         unsigned consistent = LOCK_CONSISTENT;
 
-        (void) pthread_mutex_consistent(sync->lock.mutex);
+        (void) pthread_mutex_consistent(locker->lock.mutex);
         (void) atomic_compare_exchange_strong(sync->state, &consistent, LOCK_DIRTY);
-        return 0;
+        condition_change(sync, INT_MAX);
 }
 
 static int state_result(unsigned state) {
@@ -301,66 +316,71 @@ static int state_result(unsigned state) {
 }
 
 /* What the attempt to lock the mutex has brought, made an end of. */
-static int mutex_settle(struct sync *sync, int error, uint64_t timeout_usec) {
-        if (error == EDEADLK && is_owner(sync))
-                return -EDEADLK;
+static int mutex_settle(struct locker *locker, int error, struct lock_wait *wait) {
         if (error == EBUSY || error == EDEADLK)
-                error = mutex_wait(sync, timeout_usec);
+                error = mutex_wait(locker, wait);
+        if (error == EOWNERDEAD) {
+                mutex_recover(locker);
+                return 0;
+        }
         if (error == 0)
                 return 0;
-        if (error == EOWNERDEAD)
-                return mutex_recover(sync);
         return error == ETIMEDOUT || error == EBUSY ? -error : -ENOTRECOVERABLE;
 }
 
-/* The same once it is locked. */
-static int exclusive_settle(struct sync *sync, uint64_t timeout_usec) {
-        struct hot *hot = sync->hot;
-        int r;
+/* The same for all that comes after it. */
+static int exclusive_settle(struct locker *locker, int error, struct lock_wait *wait) {
+        int r = mutex_settle(locker, error, wait);
 
-        r = readers_await(sync, timeout_usec);
-        if (r == 0) {
-                note_locked(hot);
-                atomic_store_explicit(&hot->owner, thread_self(), memory_order_relaxed);
-                r = state_result(atomic_load_explicit(sync->state, memory_order_relaxed));
-                if (r == -EOWNERDEAD)
-                        special_set(sync, SPECIAL_DIRTY);
-                if (r != -ENOTRECOVERABLE)
-                        return r;
+        if (r < 0) {
+                hot_set_state(locker->hot, locker->hot->idle);
+                return r;
         }
-        (void) mutex_release(sync);
+        r = readers_await(locker, wait);
+        if (r == 0) {
+                note_locked(locker->hot);
+                r = state_result(atomic_load_explicit(locker->sync->state, memory_order_relaxed));
+                if (r != -ENOTRECOVERABLE) {
+                        special_set(locker, r == 0 ? 0 : SPECIAL_DIRTY);
+                        return r;
+                }
+        }
+        (void) mutex_release(locker);
         return r;
 }
 
-int lock_exclusive(struct sync *sync, uint64_t timeout_usec) {
-        int r;
+int lock_exclusive(struct locker *locker, uint64_t timeout_usec) {
+        struct lock_wait wait = { .timeout_usec = timeout_usec };
 
-        if (!sync->writable)
+        if (!locker->sync->writable)
                 return -EACCES;
-        if (atomic_load_explicit(&sync->broken, memory_order_relaxed))
+        /* Before the word is looked at, which might say anything. */
+        if (hot_state(locker->hot) > HOT_IDLE)
+                return -EDEADLK;
+        if (locker->broken)
                 return -ENOTRECOVERABLE;
-        r = mutex_settle(sync, pthread_mutex_trylock(sync->lock.mutex), timeout_usec);
-        return r < 0 ? r : exclusive_settle(sync, timeout_usec);
+        if (locker->stands_back)
+                stand_back(locker, &wait);
+        return exclusive_settle(locker, pthread_mutex_trylock(locker->lock.mutex), &wait);
 }
 
-int unlock_exclusive(struct sync *sync) {
+int unlock_exclusive(struct locker *locker) {
         /* As POSIX has it: who was told and did not mark it consistent gives it up for all. */
-        if (special_of(sync) & SPECIAL_DIRTY)
-                atomic_store(sync->state, LOCK_GIVEN_UP);
-        return mutex_release(sync);
+        if (locker->special & SPECIAL_DIRTY)
+                atomic_store(locker->sync->state, LOCK_GIVEN_UP);
+        return mutex_release(locker);
 }
 
 /* --- shared --- */
 
 /* With a slot locked: 0, -EOWNERDEAD, -ENOTRECOVERABLE, or -EBUSY: it is another's, exclusively. */
-static int shared_result(struct sync *sync) {
+static int shared_result(const struct sync *sync) {
         unsigned word;
 
         barrier_after_locked();
-        word = atomic_load_explicit(sync->lock.word, memory_order_seq_cst);
+        word = atomic_load_explicit(sync->word, memory_order_seq_cst);
         if (word_is_locked(word))
                 return -EBUSY;
-        note_locked(sync->hot);
         if ((word & WORD_OWNER_DIED) && atomic_load(sync->state) == LOCK_CONSISTENT)
                 return -EOWNERDEAD;
         return state_result(atomic_load_explicit(sync->state, memory_order_acquire));
@@ -374,226 +394,261 @@ static int turn_await(struct sync *sync, uint64_t deadline_usec) {
         if (is_over(deadline_usec))
                 return -ETIMEDOUT;
         atomic_store(&meeting->turn_waiting, 1);
-        if (word_is_locked(atomic_load(sync->lock.word)))
+        if (word_is_locked(atomic_load(sync->word)))
                 (void) futex_wait(&meeting->turn, turn, MIN(deadline_usec, now_usec() + DEATH_LATENCY_USEC));
         return 0;
 }
 
-static int shared_try(struct sync *sync, unsigned long self, bool *ret_full) {
-        struct slot *slot;
-        int r;
+/* With a slot locked. */
+static int shared_settle(struct locker *locker) {
+        int r = shared_result(locker->sync);
 
-        r = slot_take(sync, self, &slot);
-        *ret_full = r == -EBUSY;
-        if (r < 0)
-                return r;
-        r = shared_result(sync);
-        if (r != 0 && r != -EOWNERDEAD)
-                slot_unlock(sync, slot);
+        if (r == 0 || r == -EOWNERDEAD) {
+                note_locked(locker->hot);
+                hot_set_state(locker->hot, HOT_SHARED);
+        } else
+                slot_release(locker->hot);
         return r;
 }
 
-__attribute__((__noinline__)) static int shared_wait(struct sync *sync, unsigned long self, bool full, uint64_t timeout_usec) {
+static int shared_try(struct locker *locker, bool *ret_full) {
+        int r = slot_take(locker);
+
+        *ret_full = r == -EBUSY;
+        return r < 0 ? r : shared_settle(locker);
+}
+
+__attribute__((__noinline__)) static int shared_wait(struct locker *locker, bool full, uint64_t timeout_usec) {
+        struct lock_waiter *waiter = waiter_enter(locker->sync, WAITER_SHARED);
+        struct meeting_page *meeting = hot_meeting(locker->hot);
         uint64_t deadline = deadline_after(timeout_usec);
-        struct lock_waiter *waiter = waiter_enter(sync, true);
         int r = -EBUSY;
 
         while (r == -EBUSY) {
                 if (full)
                         pause_briefly();
-                r = turn_await(sync, deadline);
+                r = turn_await(locker->sync, deadline);
                 if (r == 0)
-                        r = shared_try(sync, self, &full);
+                        r = shared_try(locker, &full);
         }
         waiter_leave(waiter);
+        atomic_fetch_add(&meeting->turns_taken, 1);
+        (void) futex_wake(&meeting->turns_taken, INT_MAX);
         return r;
 }
 
-static int lock_shared(struct sync *sync, uint64_t timeout_usec) {
-        unsigned long self = thread_self();
+static int lock_shared(struct locker *locker, uint64_t timeout_usec) {
         bool full;
         int r;
 
-        if (is_owner(sync) || slot_of(sync, self))
+        if (hot_state(locker->hot) > HOT_IDLE)
                 return -EDEADLK;
-        r = shared_try(sync, self, &full);
-        return r == -EBUSY && timeout_usec > 0 ? shared_wait(sync, self, full, timeout_usec) : r;
+        r = shared_try(locker, &full);
+        return r == -EBUSY && timeout_usec > 0 ? shared_wait(locker, full, timeout_usec) : r;
 }
 
 /* --- both --- */
 
 __attribute__((__noinline__)) static int lock_by(struct shmd_segment *segment, unsigned flags, uint64_t timeout_usec) {
+        struct locker *locker;
         struct sync *sync;
         int r;
 
         r = sync_get(segment, true, &sync);
+        if (r == 0)
+                r = locker_get(sync, &locker);
         if (r < 0)
                 return r;
+        locker_remember(segment, locker);
         if (flags == SHMD_LOCK_EXCLUSIVE)
-                return lock_exclusive(sync, timeout_usec);
-        return flags == SHMD_LOCK_SHARED ? lock_shared(sync, timeout_usec) : -EINVAL;
+                return lock_exclusive(locker, timeout_usec);
+        return flags == SHMD_LOCK_SHARED ? lock_shared(locker, timeout_usec) : -EINVAL;
 }
 
-__attribute__((__noinline__)) static int lock_go_on(struct sync *sync, int error, uint64_t timeout_usec) {
-        int r = mutex_settle(sync, error, timeout_usec);
+/* --- with nothing in the way: half of what there is to do, or more, is the C library's part --- */
 
-        return r < 0 ? r : exclusive_settle(sync, timeout_usec);
+/* With the mutex locked. */
+static bool is_shared_by_anybody(const struct sync *sync) {
+        struct meeting_page *meeting = atomic_load_explicit(&sync->meeting, memory_order_relaxed);
+        unsigned used = atomic_load_explicit(&meeting->slots_used, memory_order_acquire);
+
+        for (unsigned i = 0; i < MIN(used, SLOTS); i++)
+                if (word_is_locked(atomic_load_explicit(slot_word(sync, meeting, i), memory_order_acquire)))
+                        return true;
+        return false;
 }
 
-/* With nothing in the way, this is all there is to do: half of it or more is the C library's part. */
-_public_ int shmd_lock(struct shmd_segment *segment, unsigned flags, uint64_t timeout_usec) {
-        struct hot *hot = atomic_load_explicit(&segment->hot, memory_order_acquire);
-        unsigned long self = thread_serial;
-        struct meeting_page *meeting;
-        int error;
+__attribute__((__noinline__)) static int lock_go_on(struct hot *hot, int error, uint64_t timeout_usec) {
+        struct lock_wait wait = { .timeout_usec = timeout_usec };
 
-        meeting = atomic_load_explicit(&hot->meeting, memory_order_acquire);
-        if (__builtin_expect(flags != SHMD_LOCK_EXCLUSIVE || !meeting || self == THREAD_UNKNOWN, 0))
-                return lock_by(segment, flags, timeout_usec);
-
-        error = pthread_mutex_trylock(hot_mutex(hot));
-        if (__builtin_expect(error != 0, 0))
-                return lock_go_on(hot->sync, error, timeout_usec);
-        barrier_after_locked();
-        if (__builtin_expect(atomic_load_explicit(&meeting->slots_used, memory_order_acquire) != 0 ||
-                                     atomic_load_explicit(hot_state(hot), memory_order_relaxed) != LOCK_CONSISTENT, 0))
-                return lock_go_on(hot->sync, 0, timeout_usec);
-        note_locked(hot);
-        atomic_store_explicit(&hot->owner, self, memory_order_relaxed);
-        return 0;
-}
-
-__attribute__((__noinline__)) static int unlock_by(struct shmd_segment *segment) {
-        struct sync *sync = sync_existing(segment);
-        struct slot *slot;
-
-        if (!sync)
-                return -EPERM;
-        if (is_owner(sync))
-                return special_of(sync) & SPECIAL_WRITING ? -EBUSY : unlock_exclusive(sync);
-        slot = slot_of(sync, thread_self());
-        if (!slot)
-                return -EPERM;
-        slot_unlock(sync, slot);
-        return 0;
-}
-
-__attribute__((__noinline__)) static int unlock_go_on(struct sync *sync, int error) {
-        if (error == 0) {
-                wake_readers(sync->meeting);
+        if (error == 0 && atomic_load_explicit(hot_lock_state(hot), memory_order_relaxed) == LOCK_CONSISTENT &&
+            !is_shared_by_anybody(hot->locker->sync)) {
+                note_locked(hot);
                 return 0;
         }
-        /* As in mutex_release(). */
-        atomic_store(&sync->broken, true);
-        atomic_store(&sync->hot->meeting, NULL);
-        return -ENOTRECOVERABLE;
+
+        return exclusive_settle(hot->locker, error, &wait);
 }
 
-_public_ int shmd_unlock(struct shmd_segment *segment) {
+static inline int lock_ready(struct hot *hot, uint64_t timeout_usec) {
+        unsigned in_the_way;
+        int error;
+
+        hot_set_state(hot, HOT_EXCLUSIVE); /* before it is true: nobody else looks */
+        error = pthread_mutex_trylock(hot_mutex(hot));
+        barrier_after_locked();
+        in_the_way = (unsigned) error | atomic_load_explicit(&hot_meeting(hot)->slots_used, memory_order_acquire) |
+                     atomic_load_explicit(hot_lock_state(hot), memory_order_relaxed);
+        if (__builtin_expect(in_the_way != 0, 0))
+                return lock_go_on(hot, error, timeout_usec);
+        note_locked(hot);
+        return 0;
+}
+
+/* The slot of the last time is free, and nobody has the exclusive lock. */
+static inline int lock_shared_again(struct hot *hot, uint64_t timeout_usec) {
+        if (slot_trylock(hot->locker, hot->slot)) {
+                barrier_after_locked();
+                if (__builtin_expect(atomic_load_explicit(hot_word(hot), memory_order_seq_cst) == 0 &&
+                                             atomic_load_explicit(hot_lock_state(hot), memory_order_relaxed) == LOCK_CONSISTENT, 1)) {
+                        note_locked(hot);
+                        hot_set_state(hot, HOT_SHARED);
+                        return 0;
+                }
+                slot_release(hot);
+        }
+        return lock_shared(hot->locker, timeout_usec);
+}
+
+static bool is_at(const struct hot *hot, enum hot_state state) {
+        return atomic_load_explicit(&hot->state, memory_order_relaxed) == thread_serial + state;
+}
+
+/* Shared, or by another thread than the first. */
+__attribute__((__noinline__)) static int lock_otherwise(struct shmd_segment *segment, unsigned flags, uint64_t timeout_usec) {
+        struct hot *hot = hot_guess(segment);
+
+        if (flags == SHMD_LOCK_SHARED && is_own(hot) && hot_state(hot) <= HOT_IDLE && hot->slot)
+                return lock_shared_again(hot, timeout_usec);
+        if (flags == SHMD_LOCK_EXCLUSIVE && is_at(hot, HOT_READY))
+                return lock_ready(hot, timeout_usec);
+        return lock_by(segment, flags, timeout_usec);
+}
+
+__attribute__((__aligned__(64))) _public_ int shmd_lock(struct shmd_segment *segment, unsigned flags, uint64_t timeout_usec) {
         struct hot *hot = atomic_load_explicit(&segment->hot, memory_order_acquire);
+
+        if (__builtin_expect(flags == SHMD_LOCK_EXCLUSIVE && is_at(hot, HOT_READY), 1))
+                return lock_ready(hot, timeout_usec);
+        return lock_otherwise(segment, flags, timeout_usec);
+}
+
+__attribute__((__noinline__)) static int unlock_go_on(struct hot *hot, int error) {
+        return mutex_released(hot->locker, error);
+}
+
+static inline int unlock_ready(struct hot *hot) {
         int r;
 
-        if (__builtin_expect(atomic_load_explicit(&hot->owner, memory_order_relaxed) != thread_serial, 0))
-                return unlock_by(segment);
-        atomic_store_explicit(&hot->owner, OWNER_NONE, memory_order_relaxed);
+        /* Nobody else's: who has it by this state may take it so, too. */
+        hot_set_state(hot, HOT_READY);
         note_unlocking(hot);
         r = pthread_mutex_unlock(hot_mutex(hot));
-        if (__builtin_expect(r == 0 && !readers_wait_for_turn(hot), 1))
+        if (__builtin_expect(((unsigned) r | readers_wait_for_turn(hot)) != 0, 0))
+                return unlock_go_on(hot, r);
+        return 0;
+}
+
+__attribute__((__noinline__)) static int unlock_otherwise(struct shmd_segment *segment) {
+        struct hot *hot = hot_guess(segment);
+        struct locker *locker;
+
+        if (is_at(hot, HOT_SHARED)) {
+                slot_release(hot);
                 return 0;
-        return unlock_go_on(hot->sync, r);
+        }
+        if (is_at(hot, HOT_EXCLUSIVE))
+                return unlock_ready(hot);
+        locker = locker_find(segment);
+        if (!locker || hot_state(locker->hot) <= HOT_IDLE)
+                return -EPERM;
+        if (is_exclusive(locker))
+                return locker->special & SPECIAL_WRITING ? -EBUSY : unlock_exclusive(locker);
+        slot_release(locker->hot);
+        return 0;
+}
+
+__attribute__((__aligned__(64))) _public_ int shmd_unlock(struct shmd_segment *segment) {
+        struct hot *hot = atomic_load_explicit(&segment->hot, memory_order_acquire);
+
+        if (__builtin_expect(is_at(hot, HOT_EXCLUSIVE), 1))
+                return unlock_ready(hot);
+        return unlock_otherwise(segment);
 }
 
 _public_ int shmd_mark_consistent(struct shmd_segment *segment) {
-        struct sync *sync = sync_existing(segment);
-        struct lock_page *page;
+        struct locker *locker = locker_find(segment);
+        struct sync *sync;
 
-        if (!is_owner(sync))
+        if (!is_exclusive(locker))
                 return -EPERM;
-        page = sync->lock_page;
+        sync = locker->sync;
         if (atomic_load(sync->state) != LOCK_DIRTY)
                 return -EINVAL;
         /* What the dead one began to write is written. */
-        if (!(special_of(sync) & SPECIAL_WRITING) && atomic_load(&page->sequence) % 2 != 0)
-                atomic_fetch_add(&page->sequence, 1);
+        if (!(locker->special & SPECIAL_WRITING) && atomic_load(&sync->lock_page->sequence) % 2 != 0)
+                atomic_fetch_add(&sync->lock_page->sequence, 1);
         atomic_store(sync->state, LOCK_CONSISTENT);
-        special_set(sync, special_of(sync) & ~(unsigned) SPECIAL_DIRTY);
+        special_set(locker, locker->special & ~(unsigned) SPECIAL_DIRTY);
         return 0;
 }
 
-/* A word that is locked, and not by who died. */
-static bool straddled_is_locked(const struct straddled *lock) {
-        return word_is_locked(atomic_load(lock->word));
-}
-
-bool lock_abandon(struct sync *sync) {
-        unsigned long self = thread_self();
-        bool left = atomic_load(&sync->broken);
+void lock_abandon(struct locker *locker) {
         unsigned consistent = LOCK_CONSISTENT;
 
-        if (is_owner(sync)) {
-                (void) atomic_compare_exchange_strong(sync->state, &consistent, LOCK_DIRTY);
-                left |= mutex_release(sync) < 0;
-        } else if (atomic_load(&sync->hot->owner) != OWNER_NONE)
-                left |= straddled_is_locked(&sync->lock);
-        for (unsigned i = 0; i < atomic_load(&sync->slot_count); i++) {
-                struct slot *slot = sync->slots[i];
-
-                if (atomic_load(&slot->holder) == self)
-                        slot_unlock(sync, slot);
-                left |= atomic_load(&slot->holder) == SLOT_DEAD ||
-                        (atomic_load(&slot->holder) != 0 && straddled_is_locked(&slot->lock));
-        }
-        return left;
-}
-
-void lock_forget(struct sync *sync) {
-        atomic_store(&sync->hot->owner, OWNER_NONE);
-        atomic_store(&sync->broken, false);
-        for (unsigned i = 0; i < atomic_load(&sync->slot_count); i++)
-                atomic_store(&sync->slots[i]->holder, 0);
+        if (is_exclusive(locker)) {
+                (void) atomic_compare_exchange_strong(locker->sync->state, &consistent, LOCK_DIRTY);
+                (void) mutex_release(locker);
+        } else if (hot_state(locker->hot) == HOT_SHARED)
+                slot_release(locker->hot);
 }
 
 /* --- condition --- */
 
 _public_ int shmd_condition_wait(struct shmd_segment *segment, uint64_t timeout_usec) {
-        struct sync *sync = sync_existing(segment);
+        struct locker *locker = locker_find(segment);
+        bool exclusive = is_exclusive(locker);
+        struct lock_waiter *waiter;
         struct lock_page *page;
+        struct sync *sync;
         unsigned value;
-        bool exclusive;
         int r, waited;
 
-        exclusive = is_owner(sync);
-        if (!exclusive && (!sync || !slot_of(sync, thread_self())))
+        if (!locker || hot_state(locker->hot) <= HOT_IDLE)
                 return -EPERM;
-        page = sync->lock_page;
-        if (exclusive && special_of(sync) != 0)
+        if (exclusive && locker->special != 0)
                 return -EINVAL;
+        sync = locker->sync;
+        page = sync->lock_page;
         /* Noted while nobody can signal. */
         value = atomic_load(&page->condition);
         atomic_store(sync->writable ? &page->condition_waiting : &sync->meeting->condition_waiting, 1);
+        waiter = waiter_enter(sync, WAITER_CONDITION | (exclusive ? 0 : WAITER_SHARED));
         r = shmd_unlock(segment);
+        waited = r < 0 || timeout_usec == 0 ? -ETIMEDOUT : futex_wait(&page->condition, value, deadline_after(timeout_usec));
+        waiter_leave(waiter);
         if (r < 0)
                 return r;
-        waited = timeout_usec == 0 ? -ETIMEDOUT : futex_wait(&page->condition, value, deadline_after(timeout_usec));
-        r = exclusive ? lock_exclusive(sync, SHMD_FOREVER) : lock_shared(sync, SHMD_FOREVER);
+        r = exclusive ? lock_exclusive(locker, SHMD_FOREVER) : lock_shared(locker, SHMD_FOREVER);
         return r != 0 ? r : waited;
 }
 
 static int condition_wake(struct shmd_segment *segment, int count) {
-        struct sync *sync = sync_existing(segment);
-        struct lock_page *page;
+        struct locker *locker = locker_find(segment);
 
-        if (!is_owner(sync))
+        if (!is_exclusive(locker))
                 return -EPERM;
-        page = sync->lock_page;
-        atomic_fetch_add(&page->condition, 1);
-        if (atomic_load(&page->condition_waiting) == 0 && atomic_load(&sync->meeting->condition_waiting) == 0)
-                return 0;
-        /* Who has noted that he waits, and does not sleep yet, will see the counter. */
-        if (futex_wake(&page->condition, count) < count) {
-                atomic_store(&page->condition_waiting, 0);
-                atomic_store(&sync->meeting->condition_waiting, 0);
-        }
+        condition_change(locker->sync, count);
         return 0;
 }
 

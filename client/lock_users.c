@@ -74,13 +74,13 @@ static void describe(const struct look *look, struct shmd_lock_user *user) {
 }
 
 /* One who waits and is not there has died; one who holds it may be of another namespace. */
-static int tell(const struct look *look, uint32_t tid, bool shared, bool waiting) {
+static int tell(const struct look *look, uint32_t tid, bool shared, enum shmd_lock_waiting waiting) {
         struct shmd_lock_user user = { .tid = tid, .shared = shared, .waiting = waiting };
 
         if (tid == 0)
                 return 0;
         user.pid = process_of(tid);
-        if (user.pid == 0 && waiting)
+        if (user.pid == 0 && waiting != SHMD_LOCK_HELD)
                 return 0;
         if (user.pid != 0)
                 describe(look, &user);
@@ -96,9 +96,10 @@ static int tell_meeting(const struct look *look, size_t page_size) {
                 return 0;
         used = MIN(page.slots_used, SLOTS);
         for (unsigned i = 0; i < used && r == 0; i++)
-                r = tell(look, read_word(look->fd, (i + 3) * (uint64_t) page_size - WORD_FROM_END) & WORD_TID, true, false);
+                r = tell(look, read_word(look->fd, (i + 3) * (uint64_t) page_size - WORD_FROM_END) & WORD_TID, true, SHMD_LOCK_HELD);
         for (unsigned i = 0; i < WAITERS_MAX && r == 0; i++)
-                r = tell(look, page.waiters[i].tid & WORD_TID, page.waiters[i].shared, true);
+                r = tell(look, page.waiters[i].tid & WORD_TID, page.waiters[i].kind & WAITER_SHARED,
+                         page.waiters[i].kind & WAITER_CONDITION ? SHMD_LOCK_CONDITION : SHMD_LOCK_AWAITED);
         return r;
 }
 
@@ -134,7 +135,7 @@ _public_ int shmd_lock_users(struct shmd *connection, uint64_t id, shmd_lock_fun
         if (look_at(&look, lock_fd)) {
                 word = read_word(lock_fd, page_size - WORD_FROM_END);
                 state = public_state(word, read_word(lock_fd, page_size - STATE_FROM_END));
-                r = tell(&look, word & WORD_TID, false, false);
+                r = tell(&look, word & WORD_TID, false, SHMD_LOCK_HELD);
         }
         if (r == 0 && look_at(&look, meeting_fd))
                 r = tell_meeting(&look, page_size);

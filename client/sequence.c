@@ -24,23 +24,27 @@ static unsigned state_of(const struct sync *sync) {
 
 _public_ int shmd_write_begin(struct shmd_segment *segment, uint64_t timeout_usec) {
         unsigned sequence, special = SPECIAL_WRITING;
+        struct locker *locker;
         struct lock_page *page;
         struct sync *sync;
         int r;
 
         r = sync_get(segment, true, &sync);
+        if (r == 0)
+                r = locker_get(sync, &locker);
         if (r < 0)
                 return r;
-        r = lock_exclusive(sync, timeout_usec);
+        locker_remember(segment, locker);
+        r = lock_exclusive(locker, timeout_usec);
         if (r == 0 || r == -EOWNERDEAD)
                 special |= SPECIAL_WRITE_LOCKED;
-        else if (r == -EDEADLK && is_owner(sync) && !(special_of(sync) & SPECIAL_WRITING))
+        else if (r == -EDEADLK && is_exclusive(locker) && !(locker->special & SPECIAL_WRITING))
                 r = state_of(sync) == LOCK_CONSISTENT ? 0 : -EOWNERDEAD;
         else
                 return r;
 
         page = sync->lock_page;
-        special_set(sync, special_of(sync) | special);
+        special_set(locker, locker->special | special);
         sequence = atomic_load_explicit(&page->sequence, memory_order_relaxed);
         if (sequence % 2 == 0) /* else a dead one has begun what we go on with */
                 atomic_store_explicit(&page->sequence, sequence + 1, memory_order_relaxed);
@@ -50,25 +54,25 @@ _public_ int shmd_write_begin(struct shmd_segment *segment, uint64_t timeout_use
 }
 
 _public_ int shmd_write_end(struct shmd_segment *segment) {
-        struct sync *sync = sync_existing(segment);
+        struct locker *locker = locker_find(segment);
         struct lock_page *page;
         unsigned sequence, special;
 
-        if (!is_owner(sync) || !(special_of(sync) & SPECIAL_WRITING))
+        if (!is_exclusive(locker) || !(locker->special & SPECIAL_WRITING))
                 return -EPERM;
-        page = sync->lock_page;
-        special = special_of(sync);
-        special_set(sync, special & ~(unsigned) (SPECIAL_WRITING | SPECIAL_WRITE_LOCKED));
+        page = locker->sync->lock_page;
+        special = locker->special;
+        special_set(locker, special & ~(unsigned) (SPECIAL_WRITING | SPECIAL_WRITE_LOCKED));
         sequence = atomic_load_explicit(&page->sequence, memory_order_relaxed);
-        if (sequence % 2 != 0 && state_of(sync) == LOCK_CONSISTENT)
+        if (sequence % 2 != 0 && state_of(locker->sync) == LOCK_CONSISTENT)
                 atomic_store_explicit(&page->sequence, sequence + 1, memory_order_release);
-        return special & SPECIAL_WRITE_LOCKED ? unlock_exclusive(sync) : 0;
+        return special & SPECIAL_WRITE_LOCKED ? unlock_exclusive(locker) : 0;
 }
 
 /* The counter is odd: whether there is a writer. 0, -EOWNERDEAD, -ENOTRECOVERABLE. */
 static int writer_check(const struct sync *sync, unsigned sequence) {
         const struct lock_page *page = sync->lock_page;
-        unsigned word = atomic_load_explicit(sync->lock.word, memory_order_acquire);
+        unsigned word = atomic_load_explicit(sync->word, memory_order_acquire);
 
         if ((word & WORD_TID) != 0 || atomic_load_explicit(&page->sequence, memory_order_acquire) != sequence)
                 return 0;

@@ -384,12 +384,18 @@ int shmd_bell_wait(struct shmd_segment *segment, uint64_t timeout_usec, uint32_t
 #define SHMD_BELL_ALL UINT32_MAX
 int shmd_bell_ring(struct shmd_segment *segment, uint32_t number);
 
-/* A thread that holds the lock of a segment, or waits for it. */
+enum shmd_lock_waiting {
+        SHMD_LOCK_HELD = 0,
+        SHMD_LOCK_AWAITED = 1,
+        SHMD_LOCK_CONDITION = 2, /* let go of, until its condition is signalled */
+};
+
+/* A thread that holds the lock of a segment, or waits for it or its condition. */
 struct shmd_lock_user {
         uint32_t pid; /* 0: not to be seen from here, of another pid namespace perhaps */
         uint32_t tid;
         uint32_t shared;    /* 1: shared, 0: exclusively */
-        uint32_t waiting;   /* 1: waits for it, 0: holds it */
+        uint32_t waiting;   /* enum shmd_lock_waiting */
         uint32_t confirmed; /* 1: the process has the lock's memory mapped, says /proc; 0: that can't be seen, or it lies */
         uint32_t padding;
         uint64_t reserved[4];

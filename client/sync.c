@@ -2,8 +2,8 @@
 /*
  * The control memory of a segment, mapped: sync.h says what it is.
  *
- * Owns the mappings. They are made under a lock of the process and then never change until the hold ends, so that threads use
- * them without one. In a forked child the private pages are a copy of the parent's: they are set up anew at first use.
+ * Owns the mappings of all of it; those with a thread's mutexes are the lockers'. They are made under a lock of the process and
+ * then never change until the hold ends, so that threads use them without one.
  */
 #include "sync.h"
 
@@ -15,22 +15,17 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
-#ifndef MADV_WIPEONFORK
-#define MADV_WIPEONFORK 18
-#endif
-
 _Static_assert(sizeof(atomic_uint) == 4, "a lock word has 32 bits");
 _Static_assert(sizeof(struct meeting_page) <= 4096, "the first meeting page");
 _Static_assert(SHMD_BELLS * sizeof(struct bell_words) <= 4096, "the second");
 
-struct hot hot_none;
-_Thread_local unsigned long thread_serial = THREAD_UNKNOWN;
+/* All zeros: no thread's. */
+static struct hot hot_none;
 
-unsigned long thread_serial_new(void) {
-        static atomic_ulong last;
-
-        thread_serial = (atomic_fetch_add(&last, 1) + 1) * (SPECIAL_ALL + 1);
-        return thread_serial;
+void sync_begin(struct shmd_segment *segment) {
+        atomic_init(&segment->hot, &hot_none);
+        for (size_t i = 0; i < ELEMENTSOF(segment->hots); i++)
+                atomic_init(&segment->hots[i], &hot_none);
 }
 
 /* --- waiting --- */
@@ -60,84 +55,6 @@ int futex_wait(atomic_uint *word, unsigned value, uint64_t deadline_usec) {
 
 int futex_wake(atomic_uint *word, int count) {
         return (int) syscall(SYS_futex, word, FUTEX_WAKE, count, NULL, NULL, 0);
-}
-
-/* --- mutexes --- */
-
-/* What the private part of each mutex is copied from. */
-static struct {
-        pthread_mutex_t mutex;
-        bool usable;
-} model;
-
-/* Whether the first word is the lock word, and of all in front of the private part the only one that matters. */
-static bool mutex_is_as_expected(void) {
-        pthread_mutex_t mutex = model.mutex;
-        uint32_t words[2];
-        bool good;
-
-        if (pthread_mutex_lock(&mutex) != 0)
-                return false;
-        memcpy(words, &mutex, sizeof(words));
-        good = words[0] == (uint32_t) syscall(SYS_gettid);
-        words[1] = 0xabcdef01u; /* somebody scribbles */
-        memcpy(&mutex, words, sizeof(words));
-        if (pthread_mutex_trylock(&mutex) != EDEADLK || pthread_mutex_unlock(&mutex) != 0)
-                good = false;
-        memcpy(words, &mutex, sizeof(words));
-        return good && words[0] == 0;
-}
-
-static void model_init(void) {
-        pthread_mutexattr_t attributes;
-
-        if (pthread_mutexattr_init(&attributes) != 0)
-                return;
-        if (pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED) == 0 &&
-            pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST) == 0 &&
-            pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ERRORCHECK) == 0 &&
-            pthread_mutex_init(&model.mutex, &attributes) == 0)
-                model.usable = mutex_is_as_expected();
-        (void) pthread_mutexattr_destroy(&attributes);
-}
-
-static bool mutexes_are_usable(void) {
-        static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-        (void) pthread_once(&once, model_init);
-        return model.usable;
-}
-
-static void straddled_set_up(struct straddled *straddled) {
-        memcpy((char *) straddled->mutex + WORD_FROM_END, (const char *) &model.mutex + WORD_FROM_END,
-               sizeof(model.mutex) - WORD_FROM_END);
-}
-
-int straddled_map(struct straddled *straddled, int fd, uint64_t offset, size_t page_size, bool writable) {
-        int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-        char *pages;
-
-        pages = mmap(NULL, 2 * page_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (pages == MAP_FAILED)
-                return negative_errno();
-        if (mmap(pages, page_size, protection, MAP_SHARED | MAP_FIXED, fd, (off_t) offset) == MAP_FAILED) {
-                int r = negative_errno();
-
-                (void) munmap(pages, 2 * page_size);
-                return r;
-        }
-        straddled->pages = pages;
-        straddled->word = (atomic_uint *) (void *) (pages + page_size - WORD_FROM_END);
-        straddled->mutex = writable ? (pthread_mutex_t *) (void *) (pages + page_size - WORD_FROM_END) : NULL;
-        if (writable && model.usable)
-                straddled_set_up(straddled);
-        return 0;
-}
-
-void straddled_unmap(struct straddled *straddled, size_t page_size) {
-        if (straddled->pages)
-                (void) munmap(straddled->pages, 2 * page_size);
-        straddled->pages = NULL;
 }
 
 /* --- from the daemon --- */
@@ -176,48 +93,32 @@ static int call_control(struct hold *hold, enum shmd_wire_control_part part, uin
         return 0;
 }
 
-static void sync_unmap(struct sync *sync) {
-        struct meeting_page *meeting = atomic_load(&sync->meeting);
+/* Shared, as far as it may be written. */
+static int map(struct hold *hold, int fd, size_t size, bool writable, void **ret_address) {
+        void *address = mmap(NULL, size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
 
-        straddled_unmap(&sync->lock, sync->page_size);
-        for (unsigned i = 0; i < atomic_load(&sync->slot_count); i++)
-                straddled_unmap(&sync->slots[i]->lock, sync->page_size);
-        if (meeting)
-                (void) munmap(meeting, SHMD_CONTROL_MEETING_PAGES * sync->page_size);
-}
-
-/* When the private page is new, or was copied or wiped by a fork. */
-static void hot_set_up(struct sync *sync) {
-        struct meeting_page *meeting = atomic_load(&sync->meeting);
-
-        if (sync->lock.mutex && model.usable)
-                straddled_set_up(&sync->lock);
-        sync->hot->sync = sync;
-        atomic_store(&sync->hot->owner, OWNER_NONE);
-        atomic_store_explicit(&sync->hot->meeting, sync->lock.mutex ? meeting : NULL, memory_order_release);
+        if (address == MAP_FAILED)
+                return failure_errno(&hold->connection->failure, negative_errno());
+        *ret_address = address;
+        return 0;
 }
 
 static int map_lock(struct sync *sync) {
-        uint64_t size = SHMD_CONTROL_LOCK_PAGES * sync->page_size;
+        size_t size = SHMD_CONTROL_LOCK_PAGES * sync->page_size;
         struct shmd_wire_control_reply control;
         _cleanup_close_ int fd = -EBADF;
+        void *page = NULL;
         int r;
 
         r = call_control(sync->hold, SHMD_WIRE_CONTROL_LOCK, size, &control, &fd);
+        if (r == 0)
+                r = map(sync->hold, fd, size, control.writable, &page);
         if (r < 0)
                 return r;
         sync->writable = control.writable;
-        r = straddled_map(&sync->lock, fd, 0, sync->page_size, sync->writable);
-        if (r < 0)
-                return failure_errno(&sync->hold->connection->failure, r);
-        sync->lock_page = (struct lock_page *) (void *) sync->lock.pages;
-        sync->state = (atomic_uint *) (void *) (sync->lock.pages + sync->page_size - STATE_FROM_END);
-        sync->hot = (struct hot *) (void *) (sync->lock.pages + sync->page_size + HOT_OFFSET);
-        if (madvise(sync->lock.pages + sync->page_size, sync->page_size, MADV_WIPEONFORK) < 0) { /* Linux before 4.14 */
-                straddled_unmap(&sync->lock, sync->page_size);
-                return failure_words(&sync->hold->connection->failure, -ENOTSUP, "the kernel is too old for locks");
-        }
-        hot_set_up(sync);
+        sync->lock_page = page;
+        sync->word = (atomic_uint *) (void *) ((char *) page + size - WORD_FROM_END);
+        sync->state = (atomic_uint *) (void *) ((char *) page + size - STATE_FROM_END);
         return 0;
 }
 
@@ -225,20 +126,17 @@ static int map_meeting(struct sync *sync) {
         size_t size = SHMD_CONTROL_MEETING_PAGES * sync->page_size;
         struct shmd_wire_control_reply control;
         _cleanup_close_ int fd = -EBADF;
-        void *address;
+        void *pages = NULL;
         int r;
 
         if (!mutexes_are_usable())
                 return failure_words(&sync->hold->connection->failure, -ENOTSUP, "this C library's mutexes are of another kind");
         r = call_control(sync->hold, SHMD_WIRE_CONTROL_MEETING, size, &control, &fd);
+        if (r == 0)
+                r = map(sync->hold, fd, size, true, &pages);
         if (r < 0)
                 return r;
-        address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (address == MAP_FAILED)
-                return failure_errno(&sync->hold->connection->failure, negative_errno());
-        sync->meeting_fd = TAKE_FD(fd);
-        atomic_store(&sync->meeting, address);
-        hot_set_up(sync);
+        atomic_store(&sync->meeting, pages);
         return 0;
 }
 
@@ -250,10 +148,9 @@ static int sync_new(struct hold *hold, struct sync **ret_sync) {
                 return failure_errno(&hold->connection->failure, -ENOMEM);
         sync->hold = hold;
         sync->page_size = (size_t) sysconf(_SC_PAGESIZE);
-        sync->meeting_fd = sync->bell_fd = -EBADF;
-        (void) pthread_mutex_init(&sync->slots_lock, NULL);
+        sync->bell_fd = -EBADF;
+        (void) pthread_mutex_init(&sync->lockers_lock, NULL);
         atomic_store(&sync->epoch, process_epoch());
-        (void) mutexes_are_usable(); /* the model has to be there */
         r = map_lock(sync);
         if (r < 0) {
                 free(sync);
@@ -266,11 +163,7 @@ static int sync_new(struct hold *hold, struct sync **ret_sync) {
 
 /* A forked child's: nothing is locked, and the bell is its parent's. */
 static void sync_disinherit(struct sync *sync) {
-        (void) pthread_mutex_init(&sync->slots_lock, NULL);
-        for (unsigned i = 0; i < atomic_load(&sync->slot_count); i++)
-                straddled_set_up(&sync->slots[i]->lock);
-        lock_forget(sync);
-        hot_set_up(sync);
+        lockers_disinherit(sync);
         bell_forget(sync, false);
         atomic_store(&sync->epoch, process_epoch());
 }
@@ -288,32 +181,34 @@ int sync_prepare(struct shmd_segment *segment, bool meeting, struct sync **ret_s
                 sync_disinherit(sync);
         if (r == 0 && meeting && !atomic_load(&sync->meeting))
                 r = map_meeting(sync);
-        if (r == 0) {
-                atomic_store_explicit(&segment->hot, sync->hot, memory_order_release);
-                *ret_sync = sync;
-        }
         (void) pthread_mutex_unlock(&process_page->sync_lock);
+        if (r == 0)
+                *ret_sync = sync;
         return r;
 }
 
 void sync_free(struct sync *sync) {
-        bool own;
+        void *meeting;
 
         if (!sync)
                 return;
-        own = atomic_load(&sync->epoch) == process_epoch();
-        bell_forget(sync, own);
-        sync->meeting_fd = close_fd(sync->meeting_fd);
-        /* The kernel's list of what another thread holds goes through these pages: then they stay. */
-        if (!own || !lock_abandon(sync))
-                sync_unmap(sync);
-        for (unsigned i = 0; i < atomic_load(&sync->slot_count); i++)
-                free(sync->slots[i]);
+        bell_forget(sync, atomic_load(&sync->epoch) == process_epoch());
+        lockers_free(sync);
+        meeting = atomic_load(&sync->meeting);
+        if (meeting)
+                (void) munmap(meeting, SHMD_CONTROL_MEETING_PAGES * sync->page_size);
+        (void) munmap(sync->lock_page, SHMD_CONTROL_LOCK_PAGES * sync->page_size);
         free(sync);
 }
 
 _public_ int shmd_prepare_locks(struct shmd_segment *segment) {
+        struct locker *locker;
         struct sync *sync;
+        int r;
 
-        return sync_get(segment, true, &sync);
+        r = sync_get(segment, true, &sync);
+        if (r < 0)
+                return r;
+        r = locker_get(sync, &locker);
+        return r < 0 ? failure_errno(&segment->hold->connection->failure, r) : 0;
 }

@@ -21,11 +21,13 @@
  * is tried before the first use. One mutex fits a page, so each shared lock has a page of its own.
  *
  * What somebody who may write these pages can do is to hold what he would otherwise be given, for ever, and to break the exclusion itself. If
- * the word of a lock that this process holds was changed, unlocking notices; the mutex is then given up in this process, with
- * its pages left mapped for ever, as the kernel's list goes through them.
+ * the word of a lock that is held was changed, unlocking notices; the mutex is then given up by its thread, with
+ * its pages left mapped as long as that lives, as the kernel's list goes through them. A thread never locks a mutex that it has locked, by its own
+ * account, whatever the word says; and no two threads use the same mutex: struct locker.
  */
 #pragma once
 
+#include <limits.h>
 #include <pthread.h>
 
 #include "internal.h"
@@ -49,11 +51,17 @@ struct lock_page {
 };
 
 #define SLOTS (SHMD_CONTROL_MEETING_PAGES - 2)
-#define WAITERS_MAX 32u
+#define WAITERS_MAX 128u
 
 struct lock_waiter {
         atomic_uint tid; /* 0: free */
-        atomic_uint shared;
+        atomic_uint kind;
+};
+
+/* Bits of what one waits for. */
+enum waiter_kind {
+        WAITER_SHARED = 1,
+        WAITER_CONDITION = 2,
 };
 
 /* The first of the meeting pages; the second has the bells; each other one is a slot, for one shared lock. */
@@ -61,6 +69,7 @@ struct meeting_page {
         atomic_uint slots_used; /* the slots from this one on have never been used */
         _Alignas(64) atomic_uint turn; /* a futex; changes when the exclusive lock was let go while a reader waited */
         atomic_uint turn_waiting;
+        atomic_uint turns_taken; /* a futex; changes when one who waited to share the lock got it */
         atomic_uint condition_waiting; /* the same as in the lock page, of who can't write there */
         _Alignas(64) atomic_uint bells_taken[SHMD_BELLS / 32]; /* bits; those of the dead stay until they are noticed */
         _Alignas(64) struct lock_waiter waiters[WAITERS_MAX]; /* for people to see; nothing depends on them */
@@ -77,6 +86,7 @@ struct bell_words {
 /* A robust mutex across the end of a shared page. */
 struct straddled {
         char *pages; /* NULL: not mapped */
+        size_t size;
         atomic_uint *word;
         pthread_mutex_t *mutex;
 };
@@ -86,25 +96,35 @@ struct straddled {
 
 /*
  * What locking and unlocking look at where nothing is in the way: in the private page behind the lock page, at a fixed distance from
- * the mutex, so that one pointer leads to all. The kernel wipes this page in a forked child: there nothing is ready. Each load and
- * store here counts: a mutex of the C library alone takes some thirty processor cycles.
+ * the mutex; and behind it the first meeting page once more, so that one pointer leads to all. The kernel wipes the private page in a
+ * forked child: there nothing is ready. Each load and store here counts, and most of all one that depends on another, as the processor
+ * waits for them before it goes on to a lock word: a mutex of the C library alone takes some thirty cycles.
  */
 struct hot {
-        atomic_ulong owner; /* which thread of this process has the exclusive lock, plus enum special; or OWNER_NONE */
-        struct meeting_page *_Atomic meeting; /* NULL: there is more to ask before the exclusive lock can be taken */
-        struct sync *sync;
+        atomic_ulong state; /* the thread's serial plus enum hot_state; 0: nobody's */
+        struct meeting_page *meeting;
+        struct slot *slot; /* the one that was locked last, or is; NULL: none yet */
+        pthread_mutex_t *slot_mutex; /* its */
+        unsigned idle; /* HOT_READY or HOT_IDLE: what it is when nothing is locked */
+        struct locker *locker;
 };
 
-/* The owner's: unlocking takes more. */
+/* Only its own thread changes it. */
+enum hot_state {
+        HOT_READY = 0,     /* nothing is locked, and nothing else is to be asked before the exclusive lock is tried */
+        HOT_IDLE = 1,      /* nothing is locked */
+        HOT_EXCLUSIVE = 2, /* and there is nothing special about it */
+        HOT_SPECIAL = 3,   /* exclusive, too: enum special */
+        HOT_SHARED = 4,
+};
+#define HOT_STATES 8ul
+
+/* About the exclusive lock: unlocking takes more. */
 enum special {
-        SPECIAL_DIRTY = 1u << 0, /* it was told that the data may be half written */
+        SPECIAL_DIRTY = 1u << 0, /* the thread was told that the data may be half written */
         SPECIAL_WRITING = 1u << 1, /* between begin and end of a write, */
         SPECIAL_WRITE_LOCKED = 1u << 2, /* which took the lock */
-        SPECIAL_ALL = 7u,
 };
-
-/* No thread's, of those that have no serial yet neither. */
-#define OWNER_NONE (~(unsigned long) SPECIAL_ALL)
 
 #define HOT_OFFSET 32
 _Static_assert(sizeof(pthread_mutex_t) - WORD_FROM_END <= HOT_OFFSET, "the private part of the mutex");
@@ -112,17 +132,47 @@ _Static_assert(sizeof(pthread_mutex_t) - WORD_FROM_END <= HOT_OFFSET, "the priva
 static inline pthread_mutex_t *hot_mutex(struct hot *hot) {
         return (pthread_mutex_t *) (void *) ((char *) hot - HOT_OFFSET - WORD_FROM_END);
 }
-static inline atomic_uint *hot_state(struct hot *hot) {
+static inline atomic_uint *hot_word(struct hot *hot) {
+        return (atomic_uint *) (void *) ((char *) hot - HOT_OFFSET - WORD_FROM_END);
+}
+static inline atomic_uint *hot_lock_state(struct hot *hot) {
         return (atomic_uint *) (void *) ((char *) hot - HOT_OFFSET - STATE_FROM_END);
 }
 
-#define SLOT_DEAD ULONG_MAX
+/* The first one, behind this very page. */
+static inline struct meeting_page *hot_meeting(struct hot *hot) {
+#if defined(__x86_64__) || defined(__i386__)
+        return (struct meeting_page *) (void *) ((char *) hot - HOT_OFFSET + 4096); /* pages have no other size there */
+#else
+        return hot->meeting;
+#endif
+}
 
-/* A slot that this process has mapped for locks of its own. */
+/* A place for a shared lock, as one thread has it mapped. */
 struct slot {
         struct straddled lock;
         unsigned index;
-        atomic_ulong holder; /* which thread has it locked; 0: none; SLOT_DEAD: it was scribbled over */
+        bool broken; /* somebody has scribbled over it while it was locked */
+        struct slot *next;
+};
+
+/*
+ * What one thread has of a segment's locks: mutexes that no other thread uses. A mutex is linked into its thread's list in the C
+ * library; if two threads had the same one, whoever makes its word zero would let both link it, and lead each into the
+ * other's memory. One whose thread has ended is of use to the next.
+ */
+struct locker {
+        struct sync *sync;
+        struct straddled lock; /* with the first meeting page behind */
+        struct hot *hot;
+        atomic_ulong serial; /* of the thread; 0: nobody's */
+        pid_t tid;
+        unsigned special;    /* enum special */
+        bool broken;         /* the exclusive lock was scribbled over while it was held */
+        bool stands_back;    /* it let go while others waited to share the lock; seen: */
+        unsigned turns_taken;
+        struct slot *slots;
+        struct locker *next;
 };
 
 struct bell_cache {
@@ -135,25 +185,21 @@ struct sync {
         struct hold *hold;
         size_t page_size;
         bool writable;
-        int meeting_fd;          /* for slots to come */
         atomic_uint epoch;       /* of the process that the private pages are right for: process_epoch() */
         struct lock_page *lock_page;
-        struct straddled lock;   /* without a mutex if held read-only */
-        struct hot *hot;
-        atomic_uint *state;      /* enum lock_state */
-        atomic_bool broken;      /* the exclusive lock was scribbled over */
+        atomic_uint *word;       /* in it, of the exclusive lock */
+        atomic_uint *state;      /* in it, too: enum lock_state */
         struct meeting_page *_Atomic meeting; /* NULL: not mapped yet */
-        struct slot *slots[SLOTS];
-        atomic_uint slot_count;
-        pthread_mutex_t slots_lock;
+        struct locker *_Atomic lockers; /* those that there are stay until the hold ends */
+        pthread_mutex_t lockers_lock;
         uint32_t bell_number;
         uint32_t bell_seen;
         int bell_fd;             /* -EBADF: no bell */
         struct bell_cache *bells; /* of others; NULL: none rung yet */
 };
 
-/* Which thread this is: never used again, and with room for enum special; or THREAD_UNKNOWN, which is no owner. */
-#define THREAD_UNKNOWN 1ul
+/* Which thread this is: never used again, and with room for enum hot_state; or THREAD_UNKNOWN, which is nobody's. */
+#define THREAD_UNKNOWN ULONG_MAX
 extern _Thread_local unsigned long thread_serial __attribute__((__tls_model__("initial-exec"), __visibility__("hidden")));
 unsigned long thread_serial_new(void);
 static inline unsigned long thread_self(void) {
@@ -173,13 +219,13 @@ static inline void barrier_after_locked(void) {
 }
 
 /*
- * For ThreadSanitizer, which does not see the C library change a lock word: readers and writers synchronise by looking at
- * each other's. Who lets go of either lock comes before who gets one later.
+ * For ThreadSanitizer, to which the mutexes of two threads have nothing to do with each other, and which does not see the C library
+ * change a lock word. Who lets go of either lock comes before who gets one later.
  */
 #ifdef __SANITIZE_THREAD__
 #include <sanitizer/tsan_interface.h>
-#define note_locked(hot) __tsan_acquire((hot))
-#define note_unlocking(hot) __tsan_release((hot))
+#define note_locked(hot) __tsan_acquire((hot)->locker->sync)
+#define note_unlocking(hot) __tsan_release((hot)->locker->sync)
 #else
 #define note_locked(hot) ((void) (hot))
 #define note_unlocking(hot) ((void) (hot))
@@ -190,8 +236,7 @@ int sync_prepare(struct shmd_segment *segment, bool meeting, struct sync **ret_s
 static inline int sync_get(struct shmd_segment *segment, bool meeting, struct sync **ret_sync) {
         struct sync *sync = atomic_load_explicit(&segment->hold->sync, memory_order_acquire);
 
-        if (__builtin_expect(!sync || atomic_load_explicit(&segment->hot, memory_order_relaxed) == &hot_none ||
-                                     atomic_load_explicit(&sync->epoch, memory_order_acquire) != process_epoch() ||
+        if (__builtin_expect(!sync || atomic_load_explicit(&sync->epoch, memory_order_acquire) != process_epoch() ||
                                      (meeting && !atomic_load_explicit(&sync->meeting, memory_order_acquire)), 0))
                 return sync_prepare(segment, meeting, ret_sync);
         *ret_sync = sync;
@@ -204,10 +249,6 @@ static inline struct sync *sync_existing(struct shmd_segment *segment) {
         return sync && atomic_load_explicit(&sync->epoch, memory_order_acquire) == process_epoch() ? sync : NULL;
 }
 
-/* Maps a page of a file with a private page behind it, for a mutex. */
-int straddled_map(struct straddled *straddled, int fd, uint64_t offset, size_t page_size, bool writable);
-void straddled_unmap(struct straddled *straddled, size_t page_size);
-
 /* The word of a slot, whoever has it. */
 static inline atomic_uint *slot_word(const struct sync *sync, struct meeting_page *meeting, unsigned index) {
         return (atomic_uint *) ((char *) meeting + (index + 3) * sync->page_size - WORD_FROM_END);
@@ -216,15 +257,49 @@ static inline struct bell_words *bell_words(const struct sync *sync, uint32_t nu
         return (struct bell_words *) ((char *) sync->meeting + sync->page_size) + number;
 }
 
-static inline bool is_owner(const struct sync *sync) {
-        return sync && (atomic_load_explicit(&sync->hot->owner, memory_order_relaxed) & ~(unsigned long) SPECIAL_ALL) == thread_self();
+/* --- lockers --- */
+
+/* Whether this C library's mutexes are such as can be laid across two pages. */
+bool mutexes_are_usable(void);
+
+/* This thread's, made if need be. The meeting pages must be mapped. 0 or -ENOMEM. */
+int locker_get(struct sync *sync, struct locker **ret_locker);
+/* From now on the segment finds it by itself. */
+void locker_remember(struct shmd_segment *segment, const struct locker *locker);
+/* NULL: it has none, and so nothing locked. */
+struct locker *locker_find(struct shmd_segment *segment);
+/* One more slot for it, that nobody has locked at the moment. 0; -EBUSY: there is none; -ENOMEM. */
+int locker_add_slot(struct locker *locker, struct slot **ret_slot);
+/* A forked child's: all are nobody's. */
+void lockers_disinherit(struct sync *sync);
+/* But for those that a living thread has locked: the kernel's list goes through them, so they stay mapped. */
+void lockers_free(struct sync *sync);
+
+static inline enum hot_state hot_state(const struct hot *hot) {
+        return atomic_load_explicit(&hot->state, memory_order_relaxed) % HOT_STATES;
 }
-/* Of the owner alone. */
-static inline unsigned special_of(const struct sync *sync) {
-        return atomic_load_explicit(&sync->hot->owner, memory_order_relaxed) & SPECIAL_ALL;
+/* By its own thread. */
+static inline void hot_set_state(struct hot *hot, unsigned state) {
+        atomic_store_explicit(&hot->state, thread_serial + state, memory_order_relaxed);
 }
-static inline void special_set(struct sync *sync, unsigned special) {
-        atomic_store_explicit(&sync->hot->owner, thread_self() | special, memory_order_relaxed);
+static inline bool is_own(const struct hot *hot) {
+        return atomic_load_explicit(&hot->state, memory_order_relaxed) / HOT_STATES == thread_serial / HOT_STATES;
+}
+/* As the segment remembers it: this thread's, another one's, or hot_none. */
+static inline struct hot *hot_guess(struct shmd_segment *segment) {
+        struct hot *hot = atomic_load_explicit(&segment->hot, memory_order_acquire);
+
+        if (is_own(hot))
+                return hot;
+        return atomic_load_explicit(&segment->hots[thread_serial / HOT_STATES % ELEMENTSOF(segment->hots)], memory_order_acquire);
+}
+
+static inline bool is_exclusive(const struct locker *locker) {
+        return locker && (hot_state(locker->hot) == HOT_EXCLUSIVE || hot_state(locker->hot) == HOT_SPECIAL);
+}
+static inline void special_set(struct locker *locker, unsigned special) {
+        locker->special = special;
+        hot_set_state(locker->hot, special != 0 ? HOT_SPECIAL : HOT_EXCLUSIVE);
 }
 
 /* --- waiting --- */
@@ -238,13 +313,11 @@ uint64_t deadline_after(uint64_t timeout_usec);
 
 /* --- lock --- */
 
-/* What sync_free() does about locks. True if something is left that must stay mapped. */
-bool lock_abandon(struct sync *sync);
-/* A forked child holds nothing. */
-void lock_forget(struct sync *sync);
-/* Those of this thread, on memory that is prepared. Results as shmd_lock() and shmd_unlock(). */
-int lock_exclusive(struct sync *sync, uint64_t timeout_usec);
-int unlock_exclusive(struct sync *sync);
+/* What sync_free() does first: gives back what this thread has locked, as if it had died. */
+void lock_abandon(struct locker *locker);
+/* Those of this thread. Results as shmd_lock() and shmd_unlock(). */
+int lock_exclusive(struct locker *locker, uint64_t timeout_usec);
+int unlock_exclusive(struct locker *locker);
 
 /* --- bell --- */
 

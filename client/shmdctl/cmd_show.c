@@ -124,6 +124,12 @@ static struct json_object *mapper_to_json(const struct shmd_mapper *mapper, bool
         return object;
 }
 
+static const char *lock_use(const struct shmd_lock_user *user) {
+        if (user->waiting == SHMD_LOCK_HELD)
+                return "holds";
+        return user->waiting == SHMD_LOCK_CONDITION ? "condition" : "waits";
+}
+
 static struct json_object *locker_to_json(const struct shmd_lock_user *user) {
         struct json_object *object = json_new_object();
 
@@ -131,6 +137,8 @@ static struct json_object *locker_to_json(const struct shmd_lock_user *user) {
         json_add_number(object, "tid", user->tid);
         json_add_string(object, "command", user->command);
         json_add_bool(object, "shared", user->shared);
+        if (user->waiting != SHMD_LOCK_HELD)
+                json_add_bool(object, "condition", user->waiting == SHMD_LOCK_CONDITION);
         json_add_bool(object, "confirmed", user->confirmed);
         return object;
 }
@@ -139,7 +147,7 @@ static struct json_object *lock_to_json(const struct users *users) {
         struct json_object *object = json_new_object(), *holders = json_new_array(), *waiters = json_new_array();
 
         for (size_t i = 0; i < users->n_lockers; i++)
-                json_append(users->lockers[i].waiting ? waiters : holders, locker_to_json(&users->lockers[i]));
+                json_append(users->lockers[i].waiting != SHMD_LOCK_HELD ? waiters : holders, locker_to_json(&users->lockers[i]));
         json_add_string(object, "state", lock_state(users->lock_state));
         json_add(object, "holders", holders);
         json_add(object, "waiters", waiters);
@@ -326,7 +334,7 @@ static int print_strangers(const struct ctl *ctl, const struct users *users) {
 
 static void add_locker(struct libscols_table *table, const struct shmd_lock_user *user) {
         char pid[TEXT_SIZE_MAX] = "-", tid[TEXT_SIZE_MAX];
-        const char *cells[] = { pid, tid, user->command, user->shared ? "shared" : "exclusive", user->waiting ? "waits" : "holds",
+        const char *cells[] = { pid, tid, user->command, user->shared ? "shared" : "exclusive", lock_use(user),
                                 user->confirmed ? "yes" : "no" };
 
         if (user->pid > 0) /* else it is not of our pid namespace */

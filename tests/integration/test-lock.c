@@ -129,6 +129,35 @@ static void dismiss(struct child *child) {
         child_join(child);
 }
 
+/* Who holds and who waits, as it is shown. */
+struct seen {
+        unsigned holders, sharers, waiters, confirmed, conditions;
+        uint32_t pids[8];
+};
+
+static int see(const struct shmd_lock_user *user, void *userdata) {
+        struct seen *seen = userdata;
+
+        seen->pids[(seen->holders + seen->sharers + seen->waiters) % 8] = user->pid;
+        if (user->waiting == SHMD_LOCK_CONDITION)
+                seen->conditions++;
+        else if (user->waiting)
+                seen->waiters++;
+        else if (user->shared)
+                seen->sharers++;
+        else
+                seen->holders++;
+        seen->confirmed += user->confirmed;
+        return 0;
+}
+
+static struct seen look(uint32_t *ret_state) {
+        struct seen seen = { 0 };
+
+        ASSERT_OK(connection, shmd_lock_users(connection, shmd_id(segment), see, &seen, ret_state));
+        return seen;
+}
+
 START_TEST(test_between_processes) {
         struct child a, b;
 
@@ -315,6 +344,22 @@ START_TEST(test_many_readers) {
 }
 END_TEST
 
+/* Who shares the lock is told, where he would otherwise wait for one who waits for him. */
+START_TEST(test_deadlock) {
+        struct child writer;
+
+        child_start(&writer, obey, NULL);
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_SHARED, 0), 0);
+        step_send(writer.channel, 'X');
+        TEST_UNTIL(look(NULL).waiters == 1, "the writer to wait");
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_EXCLUSIVE, 0), -EDEADLK);
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_EXCLUSIVE, SHMD_FOREVER), -EDEADLK);
+        ck_assert_int_eq(shmd_unlock(segment), 0);
+        ck_assert_int_eq(answer(&writer), 0);
+        dismiss(&writer);
+}
+END_TEST
+
 /* --- fork, exec --- */
 
 static void use_as_child(int channel, void *userdata) {
@@ -438,6 +483,38 @@ START_TEST(test_thread_ends) {
 }
 END_TEST
 
+static int count_mappings(void) {
+        char *maps = test_read_file("/proc/self/maps");
+        int count = 0;
+
+        for (const char *at = maps; (at = strchr(at, '\n')); at++)
+                count++;
+        free(maps);
+        return count;
+}
+
+static void *lock_and_unlock(void *userdata) {
+        (void) userdata;
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_SHARED, SHMD_FOREVER), 0);
+        ck_assert_int_eq(shmd_unlock(segment), 0);
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_EXCLUSIVE, SHMD_FOREVER), 0);
+        ck_assert_int_eq(shmd_unlock(segment), 0);
+        return NULL;
+}
+
+/* What a thread had for its locks is of use to later ones. */
+START_TEST(test_threads_come_and_go) {
+        int before;
+
+        run_threads(THREADS, lock_and_unlock, NULL);
+        before = count_mappings();
+        for (unsigned i = 0; i < 100; i++)
+                run_threads(1, lock_and_unlock, NULL);
+        ck_assert_int_le(count_mappings(), before + 8);
+        lock_and_unlock(NULL);
+}
+END_TEST
+
 /* --- conditions --- */
 
 #define ITEMS 2000
@@ -509,6 +586,40 @@ START_TEST(test_condition_of_readers) {
         ck_assert_int_eq(shmd_unlock(segment), 0);
         child_join(&readers[1]);
         child_join(&readers[2]);
+}
+END_TEST
+
+static void wait_for_condition(int channel, void *userdata) {
+        struct shmd *mine = client_connect();
+        struct shmd_segment *opened = client_open(mine, "locked", userdata ? SHMD_READ_ONLY : SHMD_READ_WRITE);
+        int r;
+
+        ck_assert_int_eq(shmd_lock(opened, userdata ? SHMD_LOCK_SHARED : SHMD_LOCK_EXCLUSIVE, SHMD_FOREVER), 0);
+        r = shmd_condition_wait(opened, SHMD_FOREVER);
+        ck_assert_int_eq(shmd_unlock(opened), 0);
+        step_send_data(channel, &r, sizeof(r));
+        shmd_disconnect(mine);
+}
+
+/* Shown; and not left alone when who was to signal has died. */
+START_TEST(test_condition_and_death) {
+        struct child waiters[2], dead;
+
+        for (size_t i = 0; i < ELEMENTSOF(waiters); i++)
+                child_start(&waiters[i], wait_for_condition, i ? segment : NULL);
+        TEST_UNTIL(look(NULL).conditions == 2, "both to wait");
+        ck_assert_uint_eq(look(NULL).waiters, 0);
+        child_start(&dead, obey, NULL);
+        ck_assert_int_eq(order(&dead, 'x'), 0);
+        child_kill(&dead);
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_EXCLUSIVE, SHMD_FOREVER), -EOWNERDEAD);
+        ck_assert_int_eq(shmd_mark_consistent(segment), 0);
+        ck_assert_int_eq(shmd_unlock(segment), 0);
+        for (size_t i = 0; i < ELEMENTSOF(waiters); i++) {
+                ck_assert_int_eq(answer(&waiters[i]), 0);
+                child_join(&waiters[i]);
+        }
+        ck_assert_uint_eq(look(NULL).conditions, 0);
 }
 END_TEST
 
@@ -672,6 +783,91 @@ START_TEST(test_word_with_our_number) {
 }
 END_TEST
 
+/* A lock that is held is not locked once more, whatever its word says: the C library would link it twice. */
+START_TEST(test_word_zeroed) {
+        struct shmd_segment *other = client_create(connection, "other", 4096, SHMD_LIFETIME_HOLDERS);
+        struct raw raw = RAW_INIT;
+        char *page;
+
+        raw_connect(&raw, the_daemon.socket);
+        ck_assert_uint_eq(raw_open_name(&raw, "locked", SHMD_WIRE_WRITE, NULL, NULL), 0);
+        page = control_map(&raw, SHMD_WIRE_CONTROL_LOCK);
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_EXCLUSIVE, 0), 0);
+        *OWN_WORD(page) = 0;
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_EXCLUSIVE, 0), -EDEADLK);
+        ck_assert_int_eq(shmd_write_begin(segment, 0), 0);
+        ck_assert_int_eq(shmd_write_end(segment), 0);
+        ck_assert_uint_eq(*OWN_WORD(page), 0);
+        ck_assert_int_eq(shmd_unlock(segment), -ENOTRECOVERABLE);
+        shmd_close(segment);
+        for (unsigned i = 0; i < 3; i++) {
+                ck_assert_int_eq(shmd_lock(other, SHMD_LOCK_EXCLUSIVE, 0), 0);
+                ck_assert_int_eq(shmd_unlock(other), 0);
+        }
+        segment = client_open(connection, "locked", SHMD_READ_WRITE);
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_EXCLUSIVE, 0), 0);
+        ck_assert_int_eq(shmd_unlock(segment), 0);
+        shmd_close(other);
+        raw_close(&raw);
+}
+END_TEST
+
+struct stolen {
+        char *page;
+        unsigned flags;
+};
+
+/* Gets what another thread has, as its word was zeroed. */
+static void *steal(void *userdata) {
+        const struct stolen *stolen = userdata;
+
+        *OWN_WORD(stolen->page) = 0;
+        ck_assert_int_eq(shmd_lock(segment, stolen->flags, 0), 0);
+        ck_assert_int_eq(shmd_unlock(segment), 0);
+        return NULL;
+}
+
+/*
+ * Two threads of one process then have the lock, but neither is led into the other's memory: which is unmapped when the thief has ended, as its
+ * stack is our own.
+ */
+START_TEST(test_stolen_by_thread) {
+        struct shmd_segment *other = client_create(connection, "other", 4096, SHMD_LIFETIME_HOLDERS);
+        const size_t size = 1 << 20;
+        struct stolen stolen = { .flags = _i ? SHMD_LOCK_SHARED : SHMD_LOCK_EXCLUSIVE };
+        struct raw raw = RAW_INIT;
+        pthread_attr_t attributes;
+        pthread_t thread;
+        void *stack;
+
+        raw_connect(&raw, the_daemon.socket);
+        ck_assert_uint_eq(raw_open_name(&raw, "locked", SHMD_WIRE_WRITE, NULL, NULL), 0);
+        stolen.page = control_map(&raw, _i ? SHMD_WIRE_CONTROL_MEETING : SHMD_WIRE_CONTROL_LOCK);
+        if (_i)
+                stolen.page += 2 * sysconf(_SC_PAGESIZE); /* the first slot */
+        stack = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        ck_assert(stack != MAP_FAILED);
+        ck_assert_int_eq(pthread_attr_init(&attributes), 0);
+        ck_assert_int_eq(pthread_attr_setstack(&attributes, stack, size), 0);
+
+        ck_assert_int_eq(shmd_lock(segment, stolen.flags, 0), 0);
+        ck_assert_uint_eq(*OWN_WORD(stolen.page), (uint32_t) getpid());
+        ck_assert_int_eq(pthread_create(&thread, &attributes, steal, &stolen), 0);
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+        ck_assert_int_eq(munmap(stack, size), 0);
+        for (unsigned i = 0; i < 3; i++) {
+                ck_assert_int_eq(shmd_lock(other, SHMD_LOCK_EXCLUSIVE, 0), 0);
+                ck_assert_int_eq(shmd_unlock(other), 0);
+        }
+        ck_assert_int_eq(shmd_unlock(segment), _i ? 0 : -ENOTRECOVERABLE);
+        ck_assert_int_eq(shmd_lock(other, SHMD_LOCK_EXCLUSIVE, 0), 0);
+        ck_assert_int_eq(shmd_unlock(other), 0);
+        shmd_close(other);
+        raw_close(&raw);
+        (void) pthread_attr_destroy(&attributes);
+}
+END_TEST
+
 static void scribble(int channel, void *userdata) {
         struct raw raw = RAW_INIT;
         unsigned seed = 99;
@@ -806,34 +1002,6 @@ START_TEST(test_charged) {
 }
 END_TEST
 
-/* --- who holds and who waits --- */
-
-struct seen {
-        unsigned holders, sharers, waiters, confirmed;
-        uint32_t pids[8];
-};
-
-static int see(const struct shmd_lock_user *user, void *userdata) {
-        struct seen *seen = userdata;
-
-        seen->pids[(seen->holders + seen->sharers + seen->waiters) % 8] = user->pid;
-        if (user->waiting)
-                seen->waiters++;
-        else if (user->shared)
-                seen->sharers++;
-        else
-                seen->holders++;
-        seen->confirmed += user->confirmed;
-        return 0;
-}
-
-static struct seen look(uint32_t *ret_state) {
-        struct seen seen = { 0 };
-
-        ASSERT_OK(connection, shmd_lock_users(connection, shmd_id(segment), see, &seen, ret_state));
-        return seen;
-}
-
 START_TEST(test_users) {
         struct shmd_segment *other = client_create(connection, "other", 4096, SHMD_LIFETIME_HOLDERS);
         struct child a, b;
@@ -890,15 +1058,20 @@ static Suite *lock_suite(void) {
         tcase_add_test(tests, test_closed_while_locked);
         tcase_add_test(tests, test_read_only);
         tcase_add_test(tests, test_many_readers);
+        tcase_add_test(tests, test_deadlock);
         tcase_add_test(tests, test_fork);
         tcase_add_test(tests, test_exec);
         tcase_add_test(tests, test_threads);
         tcase_add_test(tests, test_thread_ends);
         tcase_add_test(tests, test_condition);
         tcase_add_test(tests, test_condition_of_readers);
+        tcase_add_test(tests, test_threads_come_and_go);
+        tcase_add_test(tests, test_condition_and_death);
         tcase_add_test(tests, test_killed_at_any_moment);
         tcase_add_test(tests, test_word_changed);
         tcase_add_test(tests, test_word_with_our_number);
+        tcase_add_test(tests, test_word_zeroed);
+        tcase_add_loop_test(tests, test_stolen_by_thread, 0, 2);
         tcase_add_test(tests, test_scribbled_over);
         tcase_add_test(tests, test_rights);
         tcase_add_test(tests, test_other_user);
