@@ -10,7 +10,7 @@ echo 'int main(void) { return sizeof(long) != 4; }' >width.c
 ./width || skip_rest "programs of 32 bits do not run here, or are all there are"
 
 # build PROGRAM FLAG...: the library's own sources and the program
-sources=$(sed -n '/^libclient_la_SOURCES/,/^$/p; /^libprotocol_la_SOURCES/,/^$/p' "$SHMD_TEST_SRCDIR/Makefile.am" |
+sources=$(sed -n '/^libclient_la_SOURCES/,/^$/p; /^libproc_la_SOURCES/,/^$/p; /^libprotocol_la_SOURCES/,/^$/p' "$SHMD_TEST_SRCDIR/Makefile.am" |
         sed -n 's/^[[:space:]]*\([a-z]*\/[a-z_]*\.c\).*/\1/p')
 [ "$(echo "$sources" | wc -l)" -gt 20 ] || fail "the library's sources are not where they were in Makefile.am"
 build() {
