@@ -110,6 +110,19 @@ START_TEST(test_unlinked_by_oneself) {
 }
 END_TEST
 
+/* Nobody keeps what this daemon had: so it is not answered from memory either. */
+START_TEST(test_daemon_has_ended) {
+        setup();
+        hold();
+        daemon_kill(&the_daemon, SIGTERM);
+        ck_assert_int_eq(daemon_wait(&the_daemon), 0);
+        ck_assert_int_ne(client_try_open(connection, "name", SHMD_READ_WRITE), 0);
+        other = shmd_disconnect(other);
+        connection = shmd_disconnect(connection);
+        daemon_finish(&the_daemon);
+}
+END_TEST
+
 START_TEST(test_made_anew) {
         struct shmd_segment *theirs, *mine;
 
@@ -252,6 +265,8 @@ static Suite *cache_suite(void) {
         tcase_add_test(tests, test_mode_changed);
         tcase_add_test(tests, test_lifetime_over);
         tcase_add_test(tests, test_shared_slot);
+        tests = test_case(suite, "end", NULL, NULL);
+        tcase_add_test(tests, test_daemon_has_ended);
         return suite;
 }
 

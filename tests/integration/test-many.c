@@ -117,6 +117,13 @@ START_TEST(test_all) {
         shmd_close_many(segments, count);
         await_holds(0);
         shmd_close_many(segments, count); /* nothing twice */
+        /* What the daemon keeps of such an answer is each one's own memory, still. */
+        for (unsigned i = 0; i < count; i++) {
+                struct shmd_segment *segment = client_open(connection, name_list[i], SHMD_READ_ONLY);
+
+                TEST_REQUIRE(*(unsigned *) client_map(segment), ==, i);
+                shmd_close(segment);
+        }
         open_many(other, 0, 0);
         create_many(other, 0, 0, NULL);
         shmd_disconnect(other);

@@ -393,6 +393,8 @@ START_TEST(test_cache) {
         again = client_open(connection, "cached", 0);
         manager_crash(&manager);
         other = connect_to(&manager);
+        ck_assert_int_eq(client_try_open(connection, "cached", 0), 0);
+        ck_assert_uint_eq(client_stat(other, "cached").holders, 1); /* it has come back for that */
         ASSERT_OK(other, shmd_unlink(other, "cached"));
         ck_assert_int_eq(client_try_open(connection, "cached", 0), -ENOENT);
         shmd_disconnect(other);
@@ -428,23 +430,31 @@ START_TEST(test_memory_is_given_back) {
 }
 END_TEST
 
-/* What the descriptors of a message take, in blocks; the message stays where it is. -1: there is none. */
-static int64_t peek_blocks(int fd) {
+/* The descriptors of a message; it stays where it is. How many, or -1: there is none. */
+static int peek(int fd, int (*fds)[8]) {
         struct iovec part = { .iov_base = &(uint64_t) { 0 }, .iov_len = sizeof(uint64_t) };
         union {
                 struct cmsghdr header;
                 char bytes[CMSG_SPACE(8 * sizeof(int))];
         } control;
         struct msghdr message = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
-        int64_t blocks = 0;
-        int fds[8];
         size_t count;
 
         if (recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) < 0)
                 return -1;
         count = (control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        memcpy(fds, CMSG_DATA(&control.header), count * sizeof(int));
-        for (size_t i = 0; i < count; i++) {
+        memcpy(*fds, CMSG_DATA(&control.header), count * sizeof(int));
+        return (int) count;
+}
+
+/* What they take, in blocks. -1: there is no message. */
+static int64_t peek_blocks(int fd) {
+        int64_t blocks = 0;
+        int fds[8], count = peek(fd, &fds);
+
+        if (count < 0)
+                return -1;
+        for (int i = 0; i < count; i++) {
                 struct stat st;
 
                 ck_assert_int_eq(fstat(fds[i], &st), 0);
@@ -482,6 +492,41 @@ START_TEST(test_control_memory_is_given_back) {
         manager_crash(&manager);
         log = test_read_file(manager.log);
         ck_assert_ptr_nonnull(strstr(log, "took over 0 segments"));
+}
+END_TEST
+
+/* Killed right between its question to the kernel, a lease, and the lease's end: nobody waits for that. */
+START_TEST(test_killed_while_asking) {
+        int fds[8], fd;
+
+        shmd_close(create("asked", PAGE, 0, NULL));
+        TEST_UNTIL(client_status(connection).holds == 0, "the close to arrive");
+        fd = manager_fd(&manager, "carrier-");
+        ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &(int) { 0 }, sizeof(int)), 0);
+        ck_assert_int_eq(peek(fd, &fds), 1);
+        ck_assert_int_eq(setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &(int) { -1 }, sizeof(int)), 0);
+        manager_end(&manager, SIGKILL);
+        ck_assert_int_eq(fcntl(fds[0], F_SETLEASE, F_WRLCK), 0); /* of the description, which was the daemon's */
+        manager_launch(&manager);
+        ck_assert_int_eq(fcntl(fds[0], F_GETLEASE), F_UNLCK);
+        close(fds[0]);
+        shmd_close(client_open(connection, "asked", SHMD_READ_WRITE));
+}
+END_TEST
+
+/* Ids go on from the log's; but not from a number that was never reached. */
+START_TEST(test_damaged_ids) {
+        const uint64_t absurd = UINT64_MAX / 2;
+        struct shmd_segment *segment;
+
+        shmd_close(create("before", PAGE, 0, NULL));
+        manager_end(&manager, SIGKILL);
+        ck_assert_int_eq(pwrite(manager_fd(&manager, "state-"), &absurd, sizeof(absurd), 32), sizeof(absurd)); /* next_id */
+        manager_launch(&manager);
+        segment = create("after", PAGE, 0, NULL);
+        ck_assert_uint_gt(shmd_id(segment), client_stat(connection, "before").id);
+        ck_assert_uint_lt(shmd_id(segment), absurd);
+        shmd_close(segment);
 }
 END_TEST
 
@@ -1196,6 +1241,8 @@ int main(void) {
         tests = test_case(suite, "store", setup, teardown);
         tcase_add_loop_test(tests, test_memory_is_given_back, 0, 2);
         tcase_add_test(tests, test_control_memory_is_given_back);
+        tcase_add_test(tests, test_killed_while_asking);
+        tcase_add_test(tests, test_damaged_ids);
         tcase_add_test(tests, test_many);
         tcase_add_test(tests, test_ten_thousand);
         tcase_add_test(tests, test_compaction);
