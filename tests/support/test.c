@@ -82,6 +82,10 @@ int test_deadline_msec(void) {
         return DEADLINE_MSEC * (multiplier && atoi(multiplier) > 0 ? atoi(multiplier) : 1);
 }
 
+void test_watchdog(void) {
+        (void) alarm((unsigned) (2 * test_deadline_msec() / 1000));
+}
+
 int64_t test_now_msec(void) {
         struct timespec now;
 
