@@ -316,6 +316,9 @@ static int receive_message(const struct channel *channel, enum shmd_operation nu
         ssize_t n;
 
         n = wire_receive_lossy(channel->fd, &message, sizeof(message), fds, 0, &fds_lost);
+        /* It had not read all that was sent: that is told once, before what it has sent, which may be why. */
+        if (n == -ECONNRESET)
+                n = wire_receive_lossy(channel->fd, &message, sizeof(message), fds, 0, &fds_lost);
         if (error_means_lost(n))
                 return -ECONNRESET;
         /* Who may not even connect is told so before he is listened to. */
