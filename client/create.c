@@ -124,8 +124,9 @@ static struct request create_request(struct shmd *connection, const struct targe
         };
 }
 
-int call_create(struct shmd *connection, const struct target *name, struct shmd_wire_create *create, const char *labels,
-                const int *fds, struct opened *ret_opened) {
+/* The call itself, without keeping anything of it. fds: for CREATE_FILE, else NULL. */
+static int call_create(struct shmd *connection, const struct target *name, struct shmd_wire_create *create, const char *labels,
+                       const int *fds, struct opened *ret_opened) {
         char tail[SHMD_NAME_MAX + SHMD_LABELS_MAX];
         const struct request request = create_request(connection, name, create, labels, fds, &tail);
         struct reply reply;

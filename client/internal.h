@@ -462,11 +462,6 @@ uint32_t flags_to_wire(unsigned flags);
 /* The body of an OK reply to OPEN or CREATE, with its descriptor. */
 int opened_read(struct shmd *connection, const struct reply *reply, struct opened *ret_opened);
 
-/* The calls themselves, without keeping anything of them. fds: for CREATE_FILE, else NULL. */
-int call_open(struct shmd *connection, const struct target *target, uint32_t flags, struct opened *ret_opened);
-int call_create(struct shmd *connection, const struct target *name, struct shmd_wire_create *create, const char *labels,
-                const int *fds, struct opened *ret_opened);
-
 /* Part of a reply about one of many. */
 bool opened_is_valid(const struct shmd_wire_opened *opened);
 
@@ -690,6 +685,3 @@ uint64_t posix_keeper(const struct posix_options *options);
 /* A descriptor, or a negative errno value. The umask is taken off the mode here. */
 int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, enum daemon_seen *ret_seen);
 int posix_unlink(const struct posix_options *options, const char *name, enum daemon_seen *ret_seen);
-
-/* The name that the daemon has for one of POSIX, which has any bytes; its length. buffer: SHMD_NAME_MAX + 1. */
-size_t posix_name_to_wire(const char *prefix, const char *name, char *buffer);

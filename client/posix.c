@@ -69,7 +69,8 @@ static void write_hash(struct name_writer *writer, const char *name) {
                 write_part(writer, &"0123456789ABCDEF"[hash >> shift & 15], 1);
 }
 
-size_t posix_name_to_wire(const char *prefix, const char *name, char *buffer) {
+/* The name that the daemon has for one of POSIX, which has any bytes; its length. buffer: SHMD_NAME_MAX + 1. */
+static size_t name_to_wire(const char *prefix, const char *name, char *buffer) {
         struct name_writer writer = { .buffer = buffer };
 
         write_part(&writer, prefix, strlen(prefix));
@@ -98,7 +99,7 @@ static int name_to_target(const struct posix_options *options, const char *name,
                 return -EINVAL;
         if (strlen(name) > SHMD_NAME_MAX)
                 return -ENAMETOOLONG;
-        size = posix_name_to_wire(options->prefix, name, *buffer);
+        size = name_to_wire(options->prefix, name, *buffer);
         if (name_check(*buffer, size, &checked, ret_size) != NAME_OK)
                 return -EINVAL;
         return 0;

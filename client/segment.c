@@ -83,7 +83,8 @@ static struct request open_request(const struct target *target, const struct shm
         };
 }
 
-int call_open(struct shmd *connection, const struct target *target, uint32_t flags, struct opened *ret_opened) {
+/* The call itself, without keeping anything of it. */
+static int call_open(struct shmd *connection, const struct target *target, uint32_t flags, struct opened *ret_opened) {
         const struct shmd_wire_open open = { .target = target->wire, .flags = flags };
         const struct request request = open_request(target, &open);
         struct reply reply;

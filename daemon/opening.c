@@ -552,7 +552,8 @@ static int prepare_known(struct op_context *context, const struct shmd_wire_crea
         return op_refuse(context, SHMD_ADOPTED, segment);
 }
 
-int opening_prepare_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body, struct opening *ret_opening) {
+/* As opening_prepare_create(); where it only registers there is no descriptor. */
+static int opening_prepare_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body, struct opening *ret_opening) {
         static char tail[SHMD_NAME_MAX + SHMD_LABELS_MAX]; /* the context's name points to it until the request is answered */
         struct segment *existing = NULL;
         struct sysv_facts facts = { 0 };

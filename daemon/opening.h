@@ -31,9 +31,6 @@ int opening_prepare_open(struct op_context *context, struct segment *segment, ui
 int opening_prepare_create(struct op_context *context, const struct shmd_wire_create *body, const char *tail, size_t tail_size,
                            int *files, struct opening *ret_opening);
 
-/* The same for CREATE_SYSV; where it only registers there is no descriptor. */
-int opening_prepare_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body, struct opening *ret_opening);
-
 void opening_commit(struct op_context *context, struct opening *opening);
 void opening_abort(struct op_context *context, struct opening *opening);
 

@@ -17,7 +17,7 @@ static void free_rows(struct top_row *rows, size_t count) {
         free(rows);
 }
 
-void top_done(struct top *top) {
+static void top_done(struct top *top) {
         free_rows(top->rows, top->count);
         free(top->shown);
         *top = (struct top) { 0 };
@@ -107,7 +107,7 @@ const char *top_order_name(enum top_order order) {
         return order_names[order];
 }
 
-bool top_order_parse(const char *word, enum top_order *ret_order) {
+static bool top_order_parse(const char *word, enum top_order *ret_order) {
         for (unsigned i = 0; i < TOP_ORDERS; i++) {
                 if (strcasecmp(word, order_names[i]) == 0) {
                         *ret_order = i;

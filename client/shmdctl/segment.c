@@ -88,7 +88,8 @@ char *segment_labels(const struct shmd_stat *stat, char separator, char buffer[T
         return buffer;
 }
 
-uint64_t segment_creator_started_usec(const struct shmd_stat *stat) {
+/* When the creator began, as time of day; 0: not known. */
+static uint64_t segment_creator_started_usec(const struct shmd_stat *stat) {
         uint64_t per_second = (uint64_t) sysconf(_SC_CLK_TCK);
         struct timespec up;
         uint64_t usec;

@@ -362,8 +362,6 @@ uint64_t segment_page_bytes(const struct shmd_stat *stat);
 /* "sh, pid 12, user root, cron.service, started ...". */
 #define TEXT_CREATOR_MAX 512
 char *segment_creator(const struct shmd_stat *stat, char buffer[TEXT_CREATOR_MAX]);
-/* When the creator began, as time of day; 0: not known. */
-uint64_t segment_creator_started_usec(const struct shmd_stat *stat);
 /* Labels as "key=value" joined by that character. */
 #define TEXT_LABELS_MAX 1032
 char *segment_labels(const struct shmd_stat *stat, char separator, char buffer[TEXT_LABELS_MAX]);

@@ -41,14 +41,12 @@ struct top {
         char filter[64]; /* part of a name */
 };
 
-bool top_order_parse(const char *word, enum top_order *ret_order);
 const char *top_order_name(enum top_order order);
 
 /* Takes a picture. 0, or what the library says, and the old one stays. */
 int top_take(struct ctl *ctl, struct top *top);
 /* After another picture, order or filter. */
 void top_arrange(struct top *top);
-void top_done(struct top *top);
 
 /* The live one, until its user quits. Gives the exit status. */
 int top_run(struct ctl *ctl, struct top *top, uint64_t interval_usec);
