@@ -117,7 +117,7 @@ static bool reap_clients(struct daemon *daemon) {
         return !TAILQ_EMPTY(&daemon->dying);
 }
 
-static bool ask_about_idle(struct daemon *daemon) {
+bool daemon_ask_about_idle(struct daemon *daemon) {
         struct segment *segment;
 
         for (unsigned i = 0; i < SETTLE_SEGMENTS && (segment = registry_take_idle(&daemon->registry)); i++)
@@ -147,7 +147,7 @@ void daemon_settle(struct daemon *daemon) {
         /* What ends is told, too. */
         if (!notices_are_many(&daemon->notices)) {
                 more |= reap_clients(daemon);
-                more |= ask_about_idle(daemon);
+                more |= daemon_ask_about_idle(daemon);
         }
         more |= wait_answer_some(daemon, SETTLE_WAITS);
         more |= store_settle(&daemon->store);

@@ -85,6 +85,9 @@ bool daemon_may_rest(struct daemon *daemon);
  */
 void daemon_settle(struct daemon *daemon);
 
+/* The part of it that frees segments, for who is short of what they are charged for. True if there is more to ask about. */
+bool daemon_ask_about_idle(struct daemon *daemon);
+
 /* The same at the loop's next turn, after other clients had theirs. */
 void daemon_settle_later(struct daemon *daemon);
 

@@ -165,6 +165,14 @@ static void list_named(struct listing *listing, const struct shmd_wire_list *bod
                 segment = registry_next_name(registry, prefix, body->prefix_size, segment->name, segment->name_size);
 }
 
+/* Looked at, it may turn out to have been freed by the kernel: then it is about to go here, too. */
+static bool is_freed(struct segment *segment) {
+        if (segment->backing != WIRE_BACKING_SYSV || !segment->sysv.registered)
+                return false;
+        (void) sysv_refresh(segment);
+        return segment->sysv.gone && segment->idle_queued && segment->attached == 0;
+}
+
 static void list_nameless(struct listing *listing, const struct shmd_wire_list *body) {
         struct registry *registry = &listing->context->daemon->registry;
         struct segment *segment;
@@ -178,7 +186,7 @@ static void list_nameless(struct listing *listing, const struct shmd_wire_list *
                         listing->reply.more = 1;
                         return;
                 }
-                if (fits && !list_add(listing, segment))
+                if (fits && !is_freed(segment) && !list_add(listing, segment))
                         return;
                 listing->reply.after_id = segment->id;
         }

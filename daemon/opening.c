@@ -455,6 +455,33 @@ static int take_sysv(struct op_context *context, const struct shmd_wire_create_s
 }
 
 /* CREATE_SYSV of what shmd does not know yet. facts: of the kernel's segment, if it is there. */
+/*
+ * A program that is registered may make and remove segments without end. What the kernel has freed is looked for a little with each,
+ * which keeps up with it; and much if the program would be refused for it.
+ */
+#define SWEEP_SEGMENTS 4u
+#define SWEEP_SEGMENTS_MAX 1024u
+
+static int reserve_sysv(struct op_context *context, struct segment_plan *plan, bool registered, struct segment **ret_segment) {
+        struct daemon *daemon = context->daemon;
+        struct client *client = &context->session->client;
+        int r;
+
+        if (registered)
+                sysv_sweep(&daemon->sysv, &daemon->registry, SWEEP_SEGMENTS);
+        r = registry_reserve(&daemon->registry, client, plan, context->now_usec, ret_segment, &context->refusal);
+        if (r != SHMD_OVER_LIMIT || !registered)
+                return r;
+        for (unsigned i = 0; r == SHMD_OVER_LIMIT && i < SWEEP_SEGMENTS_MAX; i += SWEEP_SEGMENTS) {
+                sysv_sweep(&daemon->sysv, &daemon->registry, SWEEP_SEGMENTS);
+                if (TAILQ_EMPTY(&daemon->registry.idle))
+                        continue;
+                (void) daemon_ask_about_idle(daemon);
+                r = registry_reserve(&daemon->registry, client, plan, context->now_usec, ret_segment, &context->refusal);
+        }
+        return r;
+}
+
 static int prepare_sysv(struct op_context *context, const struct shmd_wire_create_sysv *body, struct segment_plan *plan,
                         struct sysv_facts *facts, struct opening *ret_opening) {
         struct session *session = context->session;
@@ -464,7 +491,7 @@ static int prepare_sysv(struct op_context *context, const struct shmd_wire_creat
         session_describe(session);
         opening_init(&opening);
         opening.flags = body->create.flags;
-        r = registry_reserve(&context->daemon->registry, &session->client, plan, context->now_usec, &opening.segment, &context->refusal);
+        r = reserve_sysv(context, plan, body->kind == SHMD_WIRE_SYSV_REGISTER, &opening.segment);
         if (r != 0)
                 return r;
         opening.created = true;

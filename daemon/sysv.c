@@ -307,12 +307,21 @@ static void let_go(struct segment *segment) {
         lose_name(segment, "was given to another user");
 }
 
+/* A process that has registered it keeps nothing of it: where the kernel has freed it, that is over. */
+static void end_registrations(struct segment *segment) {
+        if (!segment->sysv.registered || segment->sysv.exported || segment->sysv.gone)
+                return;
+        segment->sysv.gone = true;
+        registry_detach(segment);
+}
+
 uint64_t sysv_refresh(struct segment *segment) {
         struct sysv_facts facts;
         int r = look(segment, &facts);
 
         if (r == SHMD_REMOVED) {
                 lose_name(segment, "was removed from the kernel");
+                end_registrations(segment);
                 return refresh_inode(segment);
         }
         if (r < 0)
@@ -361,6 +370,19 @@ struct segment *sysv_find(struct sysv *sysv, int shmid) {
         RB_REMOVE(shmid_tree, &sysv->shmids, segment);
         segment->sysv.gone = true;
         return NULL;
+}
+
+void sysv_sweep(struct sysv *sysv, struct registry *registry, unsigned budget) {
+        struct segment *segment;
+
+        for (unsigned i = 0; i < budget; i++) {
+                segment = registry_next_nameless(registry, sysv->swept_id);
+                sysv->swept_id = segment ? segment->id : 0;
+                if (!segment)
+                        return;
+                if (segment->backing == WIRE_BACKING_SYSV && segment->sysv.registered)
+                        (void) sysv_refresh(segment);
+        }
 }
 
 static bool is_indexed(struct sysv *sysv, struct segment *segment) {

@@ -32,6 +32,7 @@ struct sysv {
         struct shmid_tree shmids;
         char *helper_path;
         uint64_t helper_retry_usec; /* CLOCK_MONOTONIC: not asked before, as it failed */
+        uint64_t swept_id;          /* as far as sysv_sweep() has come */
         uint64_t ipc_namespace;     /* inode number; zero: not known */
         int helper_fd;
         bool privileged; /* the daemon may do all by itself */
@@ -43,6 +44,12 @@ void sysv_done(struct sysv *sysv);
 
 /* The segment of that shmid that is looked after, or NULL. */
 struct segment *sysv_find(struct sysv *sysv, int shmid);
+
+/*
+ * Looks at so many segments without a name, where the last time ended: nobody tells when the last attachment of one that was
+ * removed before ends, and with it the segment. Who is left without holders is queued as idle.
+ */
+void sysv_sweep(struct sysv *sysv, struct registry *registry, unsigned budget);
 
 /* Removes what an earlier daemon was making when it was killed, if it got so far. To be called once all that it recorded is there. */
 void sysv_remove_unrecorded(struct sysv *sysv, const struct state_making *making);

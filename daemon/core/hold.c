@@ -154,6 +154,20 @@ int hold_release(struct client *client, uint64_t id, enum shmd_access access, ui
         return 0;
 }
 
+void registry_detach(struct segment *segment) {
+        struct hold *hold;
+
+        TAILQ_FOREACH(hold, &segment->holds, by_age) {
+                if (hold_is_attached(hold))
+                        segment->attached--;
+                for (size_t i = 0; i < ELEMENTSOF(hold->attached); i++) {
+                        hold->detached[i] += hold->attached[i];
+                        hold->attached[i] = 0;
+                }
+        }
+        registry_queue_idle(segment);
+}
+
 void segment_forget_detached(struct segment *segment) {
         struct hold *hold, *next;
 

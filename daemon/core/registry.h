@@ -253,6 +253,9 @@ void hold_abort(struct hold *hold); /* NULL does nothing */
 /* One open of the client ends. 0 or SHMD_NOT_HELD. */
 int hold_release(struct client *client, uint64_t id, enum shmd_access access, uint64_t now_usec);
 
+/* All opens of the segment are the kernel's to account for from now on, which is to be asked. */
+void registry_detach(struct segment *segment);
+
 /* Whether the client has the segment open, with that access at least. */
 bool client_holds(struct client *client, struct segment *segment, enum shmd_access access);
 

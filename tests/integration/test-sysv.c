@@ -608,6 +608,28 @@ START_TEST(test_killed_creator) {
 }
 END_TEST
 
+/* Often more than its quota, but never at a time: natively that works for ever. */
+#define ONE_AFTER_THE_OTHER 100
+
+static void make_and_remove(int channel, void *userdata) {
+        bool removed_while_attached = *(int *) userdata == 0;
+
+        for (unsigned i = 0; i < ONE_AFTER_THE_OTHER; i++) {
+                int id = shmd_shmget(IPC_PRIVATE, 16 * PAGE, 0600);
+                char *memory = shmd_shmat(id, NULL, 0);
+
+                ck_assert_msg(id >= 0, "segment %u: %s", i, shmd_error_message(NULL));
+                ck_assert(memory != MAP_FAILED);
+                if (!removed_while_attached)
+                        ck_assert_int_eq(shmd_shmdt(memory), 0);
+                ck_assert_int_eq(shmd_shmctl(id, IPC_RMID, NULL), 0);
+                if (removed_while_attached)
+                        ck_assert_int_eq(shmd_shmdt(memory), 0);
+        }
+        step_send(channel, 'd');
+        step_expect(channel, 'z');
+}
+
 static void over_quota(int channel, void *userdata) {
         int id;
 
@@ -629,25 +651,52 @@ static void over_quota(int channel, void *userdata) {
         ck_assert_int_eq(shmd_shmctl(shmget(KEY, 0, 0), IPC_RMID, NULL), 0);
 }
 
-START_TEST(test_quota) {
-        char path[256];
+static void start_with_quota(char *path, size_t size) {
         const char *const arguments[] = { "--config", path, NULL };
         const struct daemon_options options = { .arguments = arguments };
-        struct child child;
         FILE *file;
 
-        if (!test_as_root("quotas of registered segments"))
-                return;
         own_namespace();
-        snprintf(path, sizeof(path), "%s/small.conf", test_directory());
+        snprintf(path, size, "%s/small.conf", test_directory());
         file = fopen(path, "w");
         fprintf(file, "[limits]\nbytes = 128K\n");
         fclose(file);
         daemon_start(&the_daemon, &options);
         setenv("SHMD_SOCKET", the_daemon.socket, 1);
+}
+
+START_TEST(test_quota) {
+        struct child child;
+        char path[256];
+
+        if (!test_as_root("quotas of registered segments"))
+                return;
+        start_with_quota(path, sizeof(path));
         child_start_as(&child, &alice, over_quota, NULL);
         child_join(&child);
         daemon_await_segments(&the_daemon, 0);
+        daemon_stop(&the_daemon);
+        unlink(path);
+}
+END_TEST
+
+/* The process that made them goes on, and has nothing of them. */
+START_TEST(test_freed_by_kernel) {
+        struct child child;
+        char path[256];
+
+        if (!test_as_root("quotas of registered segments"))
+                return;
+        start_with_quota(path, sizeof(path));
+        child_start_as(&child, &alice, make_and_remove, &_i);
+        step_expect(child.channel, 'd');
+        connection = client_connect();
+        ck_assert_uint_eq(client_count(connection, "sysv/", 0), 0);
+        ck_assert_uint_eq(client_count(connection, "sysv/", SHMD_LIST_UNLINKED), 0);
+        daemon_await_segments(&the_daemon, 0);
+        step_send(child.channel, 'z');
+        child_join(&child);
+        connection = shmd_disconnect(connection);
         daemon_stop(&the_daemon);
         unlink(path);
 }
@@ -1286,6 +1335,7 @@ int main(void) {
         tcase_add_test(registered, test_without_daemon);
         tcase_add_test(registered, test_name_taken);
         tcase_add_test(alone, test_quota);
+        tcase_add_loop_test(alone, test_freed_by_kernel, 0, 2);
         tcase_add_loop_test(restarts, test_restart, 0, 2);
         tcase_add_test(restarts, test_restart_locked);
         tcase_add_test(restarts, test_restart_removed);
