@@ -14,7 +14,7 @@ static struct shmd *connection;
 static struct shmd_segment *segment;
 
 static void setup(void) {
-        test_watchdog();
+        test_watch_over();
         daemon_setup();
         ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
         connection = client_connect();

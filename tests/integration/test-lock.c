@@ -30,7 +30,7 @@ struct data {
 static struct data *data;
 
 static void setup(void) {
-        test_watchdog();
+        test_watch_over();
         daemon_setup();
         ck_assert_int_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
         connection = client_connect();

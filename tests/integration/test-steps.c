@@ -35,7 +35,7 @@ struct data {
 static struct data *data;
 
 static void setup(void) {
-        test_watchdog();
+        test_watch_over();
         daemon_setup();
         connection = client_connect();
         segment = client_create(connection, "stepped", 4096, SHMD_LIFETIME_HOLDERS);

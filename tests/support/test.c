@@ -82,7 +82,7 @@ int test_deadline_msec(void) {
         return DEADLINE_MSEC * (multiplier && atoi(multiplier) > 0 ? atoi(multiplier) : 1);
 }
 
-void test_watchdog(void) {
+void test_watch_over(void) {
         (void) alarm((unsigned) (2 * test_deadline_msec() / 1000));
 }
 

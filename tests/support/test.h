@@ -35,7 +35,7 @@ int test_deadline_msec(void);
  * Ends this process by SIGALRM if it is still there after twice that time: for tests that wait without end, as a wait with one finds
  * what nobody woke it for when it ends.
  */
-void test_watchdog(void);
+void test_watch_over(void);
 
 /* Monotonic time, milliseconds; for deadlines alone. */
 int64_t test_now_msec(void);
