@@ -11,11 +11,10 @@
  * The program may close any descriptor, and get its number for something else: a kept socket is known by its cookie, which the kernel
  * gives to no other one, and what does not have it is neither written to nor closed.
  *
- * With a kept socket goes what was opened over it lately. That is opened again without the daemon, by way of the program's own
- * descriptor, as long as the daemon's page of generations says that the name stands for it still, the kernel that the caller has
- * the right, and the number of the file that the descriptor is what it was. A dup would do for mmap(2), but share its offset.
+ * With a kept socket goes what was opened over it lately, which is opened again without the daemon: recent.c.
  */
 #include "internal.h"
+#include "recent.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -45,20 +44,6 @@
 /* Beyond so many groups their number alone is compared. */
 #define GROUPS_MAX 64
 
-/* More are opened by the daemon. */
-#define RECENT_MAX 16
-
-/* What was opened lately. The descriptor is the program's. */
-struct recent {
-        uint64_t id;
-        uint32_t generation;
-        int fd, access; /* O_RDONLY, O_RDWR */
-        dev_t device;
-        ino_t inode;
-        size_t name_size; /* 0: none */
-        char name[SHMD_NAME_MAX];
-};
-
 /* By whose rights a socket was made. */
 struct identity {
         uid_t uid;
@@ -79,13 +64,9 @@ struct channel {
         uint32_t serial;
 };
 
-/* Zeros too: nothing is recent. */
 struct kept_channel {
         struct channel channel;
-        const atomic_uint *generations; /* the daemon's page, not in forked children; NULL: it can't be had, and nothing is recent */
-        uint32_t generations_count;
-        unsigned recent_next; /* to be overwritten */
-        struct recent recent[RECENT_MAX];
+        struct recents recents; /* what was opened over it */
 };
 
 /* Where a daemon is looked for. */
@@ -341,7 +322,7 @@ static int receive_message(const struct channel *channel, enum shmd_operation nu
         return 0;
 }
 
-/* --- what was opened lately --- */
+/* --- HELLO --- */
 
 /* NULL: it is made for one call. */
 static struct kept_channel *channel_as_kept(const struct channel *channel) {
@@ -353,94 +334,10 @@ static struct kept_channel *channel_as_kept(const struct channel *channel) {
         return NULL;
 }
 
-static void recent_forget_all(struct kept_channel *channel) {
-        if (channel->generations)
-                (void) munmap((void *) channel->generations, channel->generations_count * sizeof(*channel->generations));
-        channel->generations = NULL;
-        for (size_t i = 0; i < RECENT_MAX; i++)
-                channel->recent[i].name_size = 0;
+static void take_page(struct kept_channel *channel, struct wire_fds *fds, uint32_t slots) {
+        if (channel && fds->count == 1)
+                recents_begin(&channel->recents, TAKE_FD(fds->fd[0]), slots);
 }
-
-/* A forked child's memory of it is wiped, so that the page must not be in its way either. */
-static void recent_begin(struct kept_channel *channel, struct wire_fds *fds, uint32_t count) {
-        struct generations page = { .fd = -EBADF, .count = count };
-
-        if (!channel || fds->count != 1 || count == 0 || count > GENERATION_SLOTS_MAX)
-                return;
-        page.fd = TAKE_FD(fds->fd[0]);
-        channel->generations = generations_map(&page);
-        channel->generations_count = count;
-        if (channel->generations)
-                (void) madvise((void *) channel->generations, count * sizeof(*channel->generations), MADV_DONTFORK);
-}
-
-static bool recent_is_current(const struct kept_channel *channel, const struct recent *recent) {
-        return atomic_load_explicit(&channel->generations[recent->id % channel->generations_count], memory_order_acquire) ==
-               recent->generation;
-}
-
-static struct recent *recent_find(struct kept_channel *channel, const char *name, size_t name_size, int access) {
-        if (!channel->generations)
-                return NULL;
-        for (size_t i = 0; i < RECENT_MAX; i++) {
-                struct recent *recent = &channel->recent[i];
-
-                if (recent->name_size == name_size && recent->access == access && memcmp(recent->name, name, name_size) == 0)
-                        return recent;
-        }
-        return NULL;
-}
-
-static void recent_note(struct kept_channel *channel, const struct channel_request *request, const struct channel_reply *reply) {
-        const struct shmd_wire_opened *opened = &reply->opened;
-        struct recent *recent;
-        struct stat st;
-
-        if (!channel->generations || request->tail_size > SHMD_NAME_MAX || fstat(reply->fd, &st) < 0)
-                return;
-        recent = recent_find(channel, request->tail, request->tail_size, request->access);
-        if (!recent)
-                recent = &channel->recent[channel->recent_next++ % RECENT_MAX];
-        *recent = (struct recent) {
-                .id = opened->id,
-                .generation = opened->generation,
-                .fd = reply->fd,
-                .access = request->access,
-                .device = st.st_dev,
-                .inode = st.st_ino,
-                .name_size = request->tail_size,
-        };
-        memcpy(recent->name, request->tail, request->tail_size);
-}
-
-/* A daemon that was killed changes nothing in its page any more; but its sockets are closed. */
-static bool recent_is_served(const struct channel *channel) {
-        char byte;
-
-        return cookie_of(channel->fd) == channel->cookie && recv(channel->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
-}
-
-/*
- * The number may be something else's by now, which opening could do harm to: only what has seals, memory, is opened.
- * O_NONBLOCK: another holder's lease shall not keep us waiting (fcntl(2), F_SETLEASE).
- */
-static int recent_open(const struct recent *recent, int status_flags) {
-        _cleanup_close_ int fd = -EBADF;
-        char path[sizeof("/proc/self/fd/") + 10];
-        struct stat st;
-
-        if (fcntl(recent->fd, F_GET_SEALS) < 0)
-                return -ENOENT;
-        (void) snprintf(path, sizeof(path), "/proc/self/fd/%d", recent->fd);
-        fd = open(path, recent->access | O_CLOEXEC | O_NONBLOCK | status_flags);
-        if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != recent->device || st.st_ino != recent->inode)
-                return -ENOENT;
-        if (!(status_flags & O_NONBLOCK) && fcntl(fd, F_SETFL, status_flags) < 0)
-                return -ENOENT;
-        return TAKE_FD(fd);
-}
-
-/* --- HELLO --- */
 
 static int channel_greet(struct channel *channel) {
         const struct shmd_wire_hello hello = {
@@ -461,7 +358,7 @@ static int channel_greet(struct channel *channel) {
         if (r == -ECONNRESET)
                 r = receive_message(channel, SHMD_OP_HELLO, channel->serial, &fds, &reply);
         if (r == 0 && reply.status == SHMD_OK)
-                recent_begin(channel_as_kept(channel), &fds, reply.hello.generation_slots);
+                take_page(channel_as_kept(channel), &fds, reply.hello.generation_slots);
         wire_fds_done(&fds);
         if (r < 0)
                 return r;
@@ -475,7 +372,7 @@ static void channel_close(struct channel *channel) {
         if (channel->pid != 0 && cookie_of(channel->fd) == channel->cookie)
                 close_fd(channel->fd);
         if (kept_channel)
-                recent_forget_all(kept_channel);
+                recents_forget(&kept_channel->recents);
         channel->pid = 0;
         channel->fd = -EBADF;
 }
@@ -657,7 +554,7 @@ int channel_call(const struct channel_request *request, struct channel_reply *re
         kept_channel = kept_take(pid);
         r = call_on(kept_channel ? &kept_channel->channel : &own, pid, request, &reply);
         if (kept_channel && r == 0 && request->reopened && reply.fd >= 0)
-                recent_note(kept_channel, request, &reply);
+                recents_note(&kept_channel->recents, request->tail, request->tail_size, request->access, &reply.opened, reply.fd);
         if (kept_channel && kept_channel->channel.cookie == 0) /* it could not be told from another's */
                 channel_close(&kept_channel->channel);
         if (kept_channel)
@@ -669,18 +566,23 @@ int channel_call(const struct channel_request *request, struct channel_reply *re
         return r;
 }
 
+/* A daemon that was killed changes nothing in its page any more; but its sockets are closed. */
+static bool is_served(const struct channel *channel) {
+        char byte;
+
+        return cookie_of(channel->fd) == channel->cookie && recv(channel->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
 int channel_reopen(const char *name, size_t name_size, int access, int status_flags) {
         struct kept_channel *channel;
-        struct recent *recent;
         int fd = -ENOENT;
 
         channel_init(CHANNEL_ANY);
         channel = kept_take(getpid());
         if (!channel)
                 return -ENOENT;
-        recent = recent_find(channel, name, name_size, access);
-        if (recent && recent_is_served(&channel->channel) && recent_is_current(channel, recent))
-                fd = recent_open(recent, status_flags);
+        if (recents_have(&channel->recents, name, name_size, access) && is_served(&channel->channel))
+                fd = recents_open(&channel->recents, name, name_size, access, status_flags);
         kept_give_back(channel);
         return fd;
 }

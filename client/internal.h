@@ -15,6 +15,7 @@
  *   autostart        the per-user daemon, started
  *   call             one request under way: sent, waited for, its reply checked
  *   channel          the sockets of the POSIX calls
+ *   recent           what was opened by POSIX calls lately
  *   process          what concerns the whole process: forks, the umask
  *   memory           how much memory there is
  *   error            the last failure, and its words

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+#include "recent.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "internal.h"
+
+void recents_begin(struct recents *recents, int take_fd, uint32_t slots) {
+        struct generations page = { .fd = take_fd, .count = slots };
+
+        if (slots == 0 || slots > GENERATION_SLOTS_MAX) {
+                close_fd(take_fd);
+                return;
+        }
+        recents->generations = generations_map(&page);
+        recents->slots = slots;
+        if (recents->generations)
+                (void) madvise((void *) recents->generations, slots * sizeof(*recents->generations), MADV_DONTFORK);
+}
+
+void recents_forget(struct recents *recents) {
+        if (recents->generations)
+                (void) munmap((void *) recents->generations, recents->slots * sizeof(*recents->generations));
+        recents->generations = NULL;
+        for (size_t i = 0; i < RECENT_MAX; i++)
+                recents->items[i].name_size = 0;
+}
+
+static const struct recent *find(const struct recents *recents, const char *name, size_t name_size, int access) {
+        if (!recents->generations)
+                return NULL;
+        for (size_t i = 0; i < RECENT_MAX; i++) {
+                const struct recent *recent = &recents->items[i];
+
+                if (recent->name_size == name_size && recent->access == access && memcmp(recent->name, name, name_size) == 0)
+                        return recent;
+        }
+        return NULL;
+}
+
+void recents_note(struct recents *recents, const char *name, size_t name_size, int access, const struct shmd_wire_opened *opened, int fd) {
+        const struct recent *former = find(recents, name, name_size, access);
+        struct recent *recent;
+        struct stat st;
+
+        if (!recents->generations || name_size > SHMD_NAME_MAX || fstat(fd, &st) < 0)
+                return;
+        recent = former ? &recents->items[former - recents->items] : &recents->items[recents->next++ % RECENT_MAX];
+        *recent = (struct recent) {
+                .id = opened->id,
+                .generation = opened->generation,
+                .fd = fd,
+                .access = access,
+                .device = st.st_dev,
+                .inode = st.st_ino,
+                .name_size = name_size,
+        };
+        memcpy(recent->name, name, name_size);
+}
+
+static bool is_current(const struct recents *recents, const struct recent *recent) {
+        return atomic_load_explicit(&recents->generations[recent->id % recents->slots], memory_order_acquire) == recent->generation;
+}
+
+bool recents_have(const struct recents *recents, const char *name, size_t name_size, int access) {
+        const struct recent *recent = find(recents, name, name_size, access);
+
+        return recent && is_current(recents, recent);
+}
+
+/*
+ * The number may be something else's by now, which opening could do harm to: only what has seals, memory, is opened.
+ * O_NONBLOCK: another holder's lease shall not keep us waiting (fcntl(2), F_SETLEASE).
+ */
+int recents_open(const struct recents *recents, const char *name, size_t name_size, int access, int status_flags) {
+        const struct recent *recent = find(recents, name, name_size, access);
+        char path[sizeof("/proc/self/fd/") + 10];
+        _cleanup_close_ int fd = -EBADF;
+        struct stat st;
+
+        if (!recent || !is_current(recents, recent) || fcntl(recent->fd, F_GET_SEALS) < 0)
+                return -ENOENT;
+        (void) snprintf(path, sizeof(path), "/proc/self/fd/%d", recent->fd);
+        fd = open(path, recent->access | O_CLOEXEC | O_NONBLOCK | status_flags);
+        if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != recent->device || st.st_ino != recent->inode)
+                return -ENOENT;
+        if (!(status_flags & O_NONBLOCK) && fcntl(fd, F_SETFL, status_flags) < 0)
+                return -ENOENT;
+        return TAKE_FD(fd);
+}
