@@ -101,8 +101,10 @@ static bool says_taken(int fd) {
                 struct shmd_wire_handover body;
         } message;
 
-        return recv(fd, &message, sizeof(message), MSG_DONTWAIT) == sizeof(message) && message.header.operation == SHMD_OP_HANDOVER &&
-               message.body.flags == SHMD_WIRE_HANDOVER_TAKEN;
+        /* MSG_TRUNC: the length that it had, so that a longer one is none. */
+        return recv(fd, &message, sizeof(message), MSG_DONTWAIT | MSG_TRUNC) == sizeof(message) &&
+               message.header.operation == SHMD_OP_HANDOVER && message.body.flags == SHMD_WIRE_HANDOVER_TAKEN &&
+               message.body.padding == 0;
 }
 
 /* It may still be about to take our place. */

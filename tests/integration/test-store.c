@@ -831,6 +831,20 @@ static void take_everything(struct raw *raw, const char *path) {
         raw_reply_done(&reply);
 }
 
+static const struct {
+        struct shmd_wire_header header;
+        struct shmd_wire_handover body;
+        uint32_t more;
+        size_t size;
+} nearly_taken[] = {
+        { .header.operation = SHMD_OP_HANDOVER, .body.flags = SHMD_WIRE_HANDOVER_TAKEN, .size = 20 },
+        { .header.operation = SHMD_OP_HANDOVER, .body.flags = SHMD_WIRE_HANDOVER_TAKEN, .size = 12 },
+        { .header.operation = SHMD_OP_HANDOVER, .body = { SHMD_WIRE_HANDOVER_TAKEN, 1 }, .size = 16 },
+        { .header.operation = SHMD_OP_HANDOVER, .body.flags = SHMD_WIRE_HANDOVER_TAKEN | 2, .size = 16 },
+        { .header.operation = SHMD_OP_STOP, .body.flags = SHMD_WIRE_HANDOVER_TAKEN, .size = 16 },
+        { .header.operation = SHMD_OP_HANDOVER, .size = 0 },
+};
+
 /* Whoever takes everything and says nothing, goes, or is too late, has nothing; and the old one has lost nothing. */
 START_TEST(test_replace_given_up) {
         const struct shmd_wire_handover taken = { .flags = SHMD_WIRE_HANDOVER_TAKEN };
@@ -851,6 +865,17 @@ START_TEST(test_replace_given_up) {
                                            &(struct shmd_create_options) { .lifetime = SHMD_LIFETIME_HOLDERS }, &held));
                 shmd_close(held);
                 TEST_UNTIL(!client_exists(own, i % 2 ? "odd" : "even"), "the segment to go with its holder");
+        }
+
+        /* Nor does it end for what only begins as the answer that it waits for, or has something beside it. */
+        for (size_t i = 0; i < ELEMENTSOF(nearly_taken); i++) {
+                take_everything(&raw, the_daemon.socket);
+                ck_assert_int_eq(raw_send(&raw, &nearly_taken[i], nearly_taken[i].size, NULL, 0), 0);
+                raw_receive(&raw, &reply);
+                ck_assert_uint_eq(reply.header.status, 18); /* SHMD_TIMED_OUT */
+                raw_reply_done(&reply);
+                raw_close(&raw);
+                ck_assert(client_exists(own, "stays"));
         }
 
         /* Out of turn, it is nothing. */
