@@ -141,6 +141,7 @@ static inline void slot_release(struct hot *hot) {
  * the slot now and then.
  */
 static int slot_await(atomic_uint *word, uint64_t deadline_usec) {
+        uint64_t look_after = DEATH_LATENCY_USEC;
         unsigned value = atomic_load(word);
 
         while (word_is_locked(value)) {
@@ -148,7 +149,8 @@ static int slot_await(atomic_uint *word, uint64_t deadline_usec) {
                         return -ETIMEDOUT;
                 if (!(value & WORD_WAITERS) && !atomic_compare_exchange_strong(word, &value, value | WORD_WAITERS))
                         continue;
-                (void) futex_wait(word, value | WORD_WAITERS, MIN(deadline_usec, now_usec() + DEATH_LATENCY_USEC));
+                (void) futex_wait(word, value | WORD_WAITERS, MIN(deadline_usec, now_usec() + look_after));
+                look_after = MIN(2 * look_after, DEATH_LATENCY_MAX_USEC);
                 value = atomic_load(word);
         }
         return 0;
@@ -156,7 +158,7 @@ static int slot_await(atomic_uint *word, uint64_t deadline_usec) {
 
 /* --- exclusive --- */
 
-/* By who has the exclusive lock. */
+/* By who has the exclusive lock, when nobody shares it: so nobody is about to note that he waits. */
 static void condition_change(struct sync *sync, int count) {
         struct lock_page *page = sync->lock_page;
 
@@ -296,17 +298,13 @@ static int readers_await(struct locker *locker, struct lock_wait *wait) {
         return 0;
 }
 
-/*
- * A holder died: noted, before anybody can read it, in case we die, too. Whoever waits for the condition is woken, as nobody may be left to
- * signal it: he is told the same.
- */
+/* A holder died: noted, before anybody can read it, in case we die, too. */
 static void mutex_recover(struct locker *locker) {
         struct sync *sync = locker->sync;
         unsigned consistent = LOCK_CONSISTENT;
 
         (void) pthread_mutex_consistent(locker->lock.mutex);
         (void) atomic_compare_exchange_strong(sync->state, &consistent, LOCK_DIRTY);
-        condition_change(sync, INT_MAX);
 }
 
 static int state_result(unsigned state) {
@@ -340,10 +338,12 @@ static int exclusive_settle(struct locker *locker, int error, struct lock_wait *
         if (r == 0) {
                 note_locked(locker->hot);
                 r = state_result(atomic_load_explicit(locker->sync->state, memory_order_relaxed));
-                if (r != -ENOTRECOVERABLE) {
-                        special_set(locker, r == 0 ? 0 : SPECIAL_DIRTY);
+                special_set(locker, r == 0 ? 0 : SPECIAL_DIRTY);
+                /* Who was to signal it may be the one who has died: those who wait are to find out. */
+                if (r == -EOWNERDEAD)
+                        condition_change(locker->sync, INT_MAX);
+                if (r != -ENOTRECOVERABLE)
                         return r;
-                }
         }
         (void) mutex_release(locker);
         return r;
@@ -366,8 +366,10 @@ int lock_exclusive(struct locker *locker, uint64_t timeout_usec) {
 
 int unlock_exclusive(struct locker *locker) {
         /* As POSIX has it: who was told and did not mark it consistent gives it up for all. */
-        if (locker->special & SPECIAL_DIRTY)
+        if (locker->special & SPECIAL_DIRTY) {
                 atomic_store(locker->sync->state, LOCK_GIVEN_UP);
+                condition_change(locker->sync, INT_MAX);
+        }
         return mutex_release(locker);
 }
 

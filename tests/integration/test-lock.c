@@ -625,6 +625,37 @@ START_TEST(test_condition_and_death) {
 }
 END_TEST
 
+static void wait_for_the_end(int channel, void *userdata) {
+        struct shmd *mine = client_connect();
+        struct shmd_segment *opened = client_open(mine, "locked", SHMD_READ_ONLY);
+
+        (void) channel;
+        (void) userdata;
+        ck_assert_int_eq(shmd_lock(opened, SHMD_LOCK_SHARED, SHMD_FOREVER), -EOWNERDEAD);
+        ck_assert_int_eq(shmd_condition_wait(opened, SHMD_FOREVER), -ENOTRECOVERABLE);
+        shmd_disconnect(mine);
+}
+
+/* So are those who knew of the death, when the lock is given up. */
+START_TEST(test_condition_given_up) {
+        struct child waiter, dead;
+
+        child_start(&dead, obey, NULL);
+        ck_assert_int_eq(order(&dead, 'x'), 0);
+        child_kill(&dead);
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_EXCLUSIVE, 0), -EOWNERDEAD);
+        child_start(&waiter, wait_for_the_end, NULL);
+        TEST_UNTIL(look(NULL).waiters == 1, "it to wait for the lock");
+        /* Not given up yet, but as if this one had died, too. */
+        shmd_close(segment);
+        segment = client_open(connection, "locked", SHMD_READ_WRITE);
+        TEST_UNTIL(look(NULL).conditions == 1, "it to wait for the condition");
+        ck_assert_int_eq(shmd_lock(segment, SHMD_LOCK_EXCLUSIVE, SHMD_FOREVER), -EOWNERDEAD);
+        ck_assert_int_eq(shmd_unlock(segment), 0);
+        child_join(&waiter);
+}
+END_TEST
+
 /* --- killed at any moment --- */
 
 #define WORKERS 3
@@ -1069,6 +1100,7 @@ static Suite *lock_suite(void) {
         tcase_add_test(tests, test_condition_of_readers);
         tcase_add_test(tests, test_threads_come_and_go);
         tcase_add_test(tests, test_condition_and_death);
+        tcase_add_test(tests, test_condition_given_up);
         tcase_add_test(tests, test_killed_at_any_moment);
         tcase_add_test(tests, test_word_changed);
         tcase_add_test(tests, test_word_with_our_number);
