@@ -923,24 +923,48 @@ static void scribble(int channel, void *userdata) {
         }
 }
 
+static void suffer_once(struct shmd_segment *opened, unsigned *seed) {
+        uint32_t ticket;
+
+        (void) shmd_lock(opened, (unsigned) rand_r(seed) % 2, (uint64_t) rand_r(seed) % 100);
+        if (rand_r(seed) % 4 == 0)
+                (void) shmd_lock(opened, (unsigned) rand_r(seed) % 2, 10);
+        (void) shmd_mark_consistent(opened);
+        if (rand_r(seed) % 4 == 0)
+                (void) shmd_condition_wait(opened, 10);
+        (void) shmd_unlock(opened);
+        (void) shmd_write_begin(opened, 10);
+        (void) shmd_condition_signal(opened);
+        (void) shmd_write_end(opened);
+        (void) shmd_read_begin(opened, 10, &ticket);
+}
+
+/* A thread of a process ends as others go on; and with it, what it has left of its locks. */
+static void *suffer_shortly(void *userdata) {
+        unsigned seed = 77;
+
+        for (int i = 0; i < 50; i++)
+                suffer_once(userdata, &seed);
+        return NULL;
+}
+
 static void suffer(int channel, void *userdata) {
         struct shmd *mine = client_connect();
         struct shmd_segment *opened = client_open(mine, "locked", SHMD_READ_WRITE);
         unsigned seed = 5;
-        uint32_t ticket;
+        pthread_t thread;
 
         (void) userdata;
+        ASSERT_OK(mine, shmd_prepare_locks(opened));
         step_expect(channel, 'g');
         for (int i = 0; i < 3000; i++) {
-                (void) shmd_lock(opened, (unsigned) rand_r(&seed) % 2, (uint64_t) rand_r(&seed) % 100);
-                (void) shmd_mark_consistent(opened);
-                (void) shmd_unlock(opened);
-                (void) shmd_write_begin(opened, 10);
-                (void) shmd_condition_signal(opened);
-                (void) shmd_write_end(opened);
-                (void) shmd_read_begin(opened, 10, &ticket);
+                if (i % 50 == 0)
+                        TEST_REQUIRE(pthread_create(&thread, NULL, suffer_shortly, opened), ==, 0);
+                suffer_once(opened, &seed);
                 (void) shmd_bell_ring(opened, SHMD_BELL_ALL);
                 (void) shmd_bell_wait(opened, 10, NULL);
+                if (i % 50 == 49)
+                        TEST_REQUIRE(pthread_join(thread, NULL), ==, 0);
         }
         shmd_disconnect(mine);
 }
