@@ -25,7 +25,8 @@ build() {
                 fail "it can't be compiled with $*"
         "$compiler" "$@" "$program.d"/*.o -o "$program" -pthread || fail "it can't be linked with $*"
 }
-build narrow -m32
+# Headers of libraries may lie among those of the own width alone; they are the same for both.
+build narrow -m32 -idirafter "/usr/include/$("$compiler" -print-multiarch)"
 build wide -m64
 
 # begin COMMAND...: starts it, and waits until it says something; its pid is in $one
