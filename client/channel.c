@@ -66,6 +66,7 @@ struct channel {
 
 struct kept_channel {
         struct channel channel;
+        uint64_t seen_usec; /* when its daemon was there for certain */
         struct recents recents; /* what was opened over it */
 };
 
@@ -428,16 +429,23 @@ static bool kept_is_ours(struct kept *all, pid_t pid) {
         return atomic_compare_exchange_strong(&all->owner, &owner, pid) || owner == pid;
 }
 
-/* A kept one that nobody uses, or NULL. */
-static struct kept_channel *kept_take(pid_t pid) {
+/* One that nobody uses, be it of a process whose memory this one shares; or NULL. */
+static struct kept_channel *kept_take_any(void) {
         struct kept *all = atomic_load(&kept);
 
-        if (!all || !kept_is_ours(all, pid))
+        if (!all)
                 return NULL;
         for (size_t i = 0; i < KEPT_MAX; i++)
                 if (!atomic_exchange(&all->channels[i].channel.taken, true))
                         return &all->channels[i];
         return NULL;
+}
+
+/* A kept one that nobody uses, or NULL. */
+static struct kept_channel *kept_take(pid_t pid) {
+        struct kept *all = atomic_load(&kept);
+
+        return all && kept_is_ours(all, pid) ? kept_take_any() : NULL;
 }
 
 static void kept_give_back(struct kept_channel *channel) {
@@ -566,11 +574,18 @@ int channel_call(const struct channel_request *request, struct channel_reply *re
         return r;
 }
 
-/* A daemon that was killed changes nothing in its page any more; but its sockets are closed. */
-static bool is_served(const struct channel *channel) {
+/* A daemon that was killed changes nothing in its page any more; but its sockets are closed. That is asked now and then only. */
+static bool is_served(struct kept_channel *kept_channel) {
+        const struct channel *channel = &kept_channel->channel;
+        uint64_t now_usec = coarse_usec();
         char byte;
 
-        return cookie_of(channel->fd) == channel->cookie && recv(channel->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+        if (now_usec - kept_channel->seen_usec < DAEMON_LOOK_USEC)
+                return true;
+        if (cookie_of(channel->fd) != channel->cookie || recv(channel->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN)
+                return false;
+        kept_channel->seen_usec = now_usec;
+        return true;
 }
 
 int channel_reopen(const char *name, size_t name_size, int access, int status_flags) {
@@ -578,10 +593,10 @@ int channel_reopen(const char *name, size_t name_size, int access, int status_fl
         int fd = -ENOENT;
 
         channel_init(CHANNEL_ANY);
-        channel = kept_take(getpid());
+        channel = kept_take_any(); /* nothing is sent over it, and a vfork child's descriptors are judged by what they are */
         if (!channel)
                 return -ENOENT;
-        if (recents_have(&channel->recents, name, name_size, access) && is_served(&channel->channel))
+        if (recents_have(&channel->recents, name, name_size, access) && is_served(channel))
                 fd = recents_open(&channel->recents, name, name_size, access, status_flags);
         kept_give_back(channel);
         return fd;

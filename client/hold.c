@@ -19,9 +19,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
-/* So long a name may stand for what it stood for with a daemon that has been killed. */
-#define LOOK_USEC UINT64_C(100000)
-
 /* --- the trees --- */
 
 static int hold_compare_ids(struct hold *a, struct hold *b) {
@@ -75,21 +72,19 @@ static void hold_leave_all(struct hold *hold) {
  * but its sockets are closed. That is asked now and then only: it takes a system call, and all the rest none.
  */
 static bool daemon_is_there(struct shmd *connection) {
-        struct timespec now;
-        uint64_t usec;
+        uint64_t now_coarse_usec;
         ssize_t n;
         char byte;
 
         if (!connection_is_ready(connection))
                 return true;
-        (void) clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-        usec = (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
-        if (usec - connection->seen_usec < LOOK_USEC)
+        now_coarse_usec = coarse_usec();
+        if (now_coarse_usec - connection->seen_usec < DAEMON_LOOK_USEC)
                 return true;
         n = recv(connection->socket_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
         if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
                 return false;
-        connection->seen_usec = usec;
+        connection->seen_usec = now_coarse_usec;
         return true;
 }
 

@@ -36,6 +36,13 @@
 #include <bsd/sys/queue.h>
 #include "tree.h"
 
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#define SINGLE_THREADED __libc_single_threaded
+#else
+#define SINGLE_THREADED false
+#endif
+
 #include "name.h"
 #include "operation.h"
 #include "proc.h"
@@ -116,6 +123,17 @@ uint64_t process_keeper(void);
 
 /* The calling thread's umask. */
 mode_t process_umask(void);
+
+/* CLOCK_MONOTONIC_COARSE: read in a few nanoseconds, some milliseconds behind. */
+static inline uint64_t coarse_usec(void) {
+        struct timespec now;
+
+        (void) clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+        return (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
+}
+
+/* So long a name may stand for what it stood for with a daemon that has been killed. */
+#define DAEMON_LOOK_USEC UINT64_C(100000)
 
 /* CLOCK_MONOTONIC. */
 static inline uint64_t now_usec(void) {

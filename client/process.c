@@ -15,12 +15,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#if __has_include(<sys/single_threaded.h>)
-#include <sys/single_threaded.h>
-#define SINGLE_THREADED __libc_single_threaded
-#else
-#define SINGLE_THREADED false
-#endif
 
 struct process_page *process_page;
 

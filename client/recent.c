@@ -72,23 +72,45 @@ bool recents_have(const struct recents *recents, const char *name, size_t name_s
         return recent && is_current(recents, recent);
 }
 
-/*
- * The number may be something else's by now, which opening could do harm to: only what has seals, memory, is opened.
- * O_NONBLOCK: another holder's lease shall not keep us waiting (fcntl(2), F_SETLEASE).
- */
-int recents_open(const struct recents *recents, const char *name, size_t name_size, int access, int status_flags) {
-        const struct recent *recent = find(recents, name, name_size, access);
-        char path[sizeof("/proc/self/fd/") + 10];
-        _cleanup_close_ int fd = -EBADF;
+static bool is_of(int fd, const struct recent *recent) {
         struct stat st;
 
-        if (!recent || !is_current(recents, recent) || fcntl(recent->fd, F_GET_SEALS) < 0)
-                return -ENOENT;
+        return fstat(fd, &st) == 0 && st.st_dev == recent->device && st.st_ino == recent->inode;
+}
+
+static int open_anew(const struct recent *recent, int flags) {
+        char path[sizeof("/proc/self/fd/") + 10];
+
         (void) snprintf(path, sizeof(path), "/proc/self/fd/%d", recent->fd);
-        fd = open(path, recent->access | O_CLOEXEC | O_NONBLOCK | status_flags);
-        if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != recent->device || st.st_ino != recent->inode)
+        return open(path, recent->access | O_CLOEXEC | flags);
+}
+
+/*
+ * Other threads may make something else of the number meanwhile, which opening could do harm to, or wait for (FIFOs, leases): only what
+ * has seals, memory, is opened, without waiting; and what came of that is looked at.
+ */
+static int open_beside_others(const struct recent *recent, int status_flags) {
+        _cleanup_close_ int fd = -EBADF;
+
+        if (fcntl(recent->fd, F_GET_SEALS) < 0)
                 return -ENOENT;
-        if (!(status_flags & O_NONBLOCK) && fcntl(fd, F_SETFL, status_flags) < 0)
+        fd = open_anew(recent, status_flags | O_NONBLOCK);
+        if (fd < 0 || !is_of(fd, recent) || (!(status_flags & O_NONBLOCK) && fcntl(fd, F_SETFL, status_flags) < 0))
                 return -ENOENT;
         return TAKE_FD(fd);
+}
+
+/* While it is open as it is, nobody can have a lease on it that its opening would have to wait for: fcntl(2), F_SETLEASE. */
+static int open_alone(const struct recent *recent, int status_flags) {
+        int fd = is_of(recent->fd, recent) ? open_anew(recent, status_flags) : -1;
+
+        return fd < 0 ? -ENOENT : fd;
+}
+
+int recents_open(const struct recents *recents, const char *name, size_t name_size, int access, int status_flags) {
+        const struct recent *recent = find(recents, name, name_size, access);
+
+        if (!recent || !is_current(recents, recent))
+                return -ENOENT;
+        return SINGLE_THREADED ? open_alone(recent, status_flags) : open_beside_others(recent, status_flags);
 }

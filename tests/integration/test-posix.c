@@ -368,10 +368,24 @@ static ino_t inode_of(int fd) {
         return inode.st_ino;
 }
 
+static void *do_nothing(void *userdata) {
+        return userdata;
+}
+
+/* From then on the process counts as one of several threads. */
+static void have_had_thread(void *userdata) {
+        pthread_t thread;
+
+        if (!*(int *) userdata)
+                return;
+        ck_assert_int_eq(pthread_create(&thread, NULL, do_nothing, NULL), 0);
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+
 static void open_again(int channel, void *userdata) {
         int fd = shmd_shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600), again[2], lowest;
 
-        (void) userdata;
+        have_had_thread(userdata);
         ck_assert_int_eq(write(fd, "offset", 6), 6);
         step_send(channel, 's');
         step_expect(channel, 's');
@@ -395,7 +409,7 @@ static void open_again(int channel, void *userdata) {
 START_TEST(test_again_without_daemon) {
         struct child child;
 
-        child_start(&child, open_again, NULL);
+        child_start(&child, open_again, &_i);
         step_expect(child.channel, 's');
         daemon_kill(&the_daemon, SIGSTOP);
         step_send(child.channel, 's');
@@ -412,7 +426,7 @@ static void reuse_number(int channel, void *userdata) {
         ino_t inode = inode_of(fd);
 
         (void) channel;
-        (void) userdata;
+        have_had_thread(userdata);
         other = memfd_create("other", MFD_CLOEXEC);
         ck_assert_int_eq(dup2(other, fd), fd);
         again = shmd_shm_open(object, O_RDWR, 0);
@@ -435,7 +449,7 @@ static void reuse_number(int channel, void *userdata) {
 }
 
 START_TEST(test_again_number_reused) {
-        in_child(reuse_number, NULL);
+        in_child(reuse_number, &_i);
 }
 END_TEST
 
@@ -814,8 +828,8 @@ static Suite *posix_suite(void) {
         tcase_add_test(tests, test_use);
         tcase_add_test(tests, test_lowest_descriptor_at_first);
         tcase_add_test(tests, test_truncate);
-        tcase_add_test(tests, test_again_without_daemon);
-        tcase_add_test(tests, test_again_number_reused);
+        tcase_add_loop_test(tests, test_again_without_daemon, 0, 2);
+        tcase_add_loop_test(tests, test_again_number_reused, 0, 2);
         tcase_add_test(tests, test_again_name_reused);
         tcase_add_test(tests, test_again_rights);
         tcase_add_test(tests, test_again_many);
