@@ -18,6 +18,11 @@ static inline uint64_t now_realtime_usec(void) {
         return clock_usec(CLOCK_REALTIME);
 }
 
+/* As the kernel dates its objects: it is behind the other one by a few milliseconds, and so may be in the second before. */
+static inline int64_t now_kernel_sec(void) {
+        return (int64_t) (clock_usec(CLOCK_REALTIME_COARSE) / 1000000);
+}
+
 static inline uint64_t now_monotonic_usec(void) {
         return clock_usec(CLOCK_MONOTONIC);
 }

@@ -97,7 +97,7 @@ int store_put(struct store *store, struct segment *segment) {
 
 void store_begin_making(struct store *store, uint32_t key, uint64_t size) {
         const struct state_making making = {
-                .since_sec = (int64_t) (now_realtime_usec() / 1000000),
+                .since_sec = now_kernel_sec(), /* ipc/shm.c: ktime_get_real_seconds() */
                 .size = size,
                 .key = key,
                 .pid = (uint32_t) getpid(),
