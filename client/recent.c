@@ -42,14 +42,28 @@ static const struct recent *find(const struct recents *recents, const char *name
         return NULL;
 }
 
+static bool is_of(int fd, const struct recent *recent) {
+        struct stat st;
+
+        return fstat(fd, &st) == 0 && st.st_dev == recent->device && st.st_ino == recent->inode;
+}
+
+/* What has stayed open till now will rather do so than what has just been opened. */
 void recents_note(struct recents *recents, const char *name, size_t name_size, int access, const struct shmd_wire_opened *opened, int fd) {
         const struct recent *former = find(recents, name, name_size, access);
         struct recent *recent;
         struct stat st;
 
-        if (!recents->generations || name_size > SHMD_NAME_MAX || fstat(fd, &st) < 0)
+        if (!recents->generations || name_size > SHMD_NAME_MAX)
                 return;
         recent = former ? &recents->items[former - recents->items] : &recents->items[recents->next++ % RECENT_MAX];
+        if (former && former->id == opened->id && is_of(former->fd, former)) {
+                recent->generation = opened->generation;
+                return;
+        }
+        recent->name_size = 0;
+        if (fstat(fd, &st) < 0)
+                return;
         *recent = (struct recent) {
                 .id = opened->id,
                 .generation = opened->generation,
@@ -70,12 +84,6 @@ bool recents_have(const struct recents *recents, const char *name, size_t name_s
         const struct recent *recent = find(recents, name, name_size, access);
 
         return recent && is_current(recents, recent);
-}
-
-static bool is_of(int fd, const struct recent *recent) {
-        struct stat st;
-
-        return fstat(fd, &st) == 0 && st.st_dev == recent->device && st.st_ino == recent->inode;
 }
 
 static int open_anew(const struct recent *recent, int flags) {

@@ -237,7 +237,7 @@ const struct bench_row bench_rows[] = {
                 .segments = 1,
                 .setup = preload_held_setup,
                 .run = reopen_held_run,
-                .teardown = preload_open_teardown,
+                .teardown = preload_held_teardown,
         },
         {
                 .id = "preload-held",
@@ -247,7 +247,7 @@ const struct bench_row bench_rows[] = {
                 .same = "reopen-held",
                 .setup = preload_held_setup,
                 .run = preload_held_run,
-                .teardown = preload_open_teardown,
+                .teardown = preload_held_teardown,
         },
         {
                 .id = "shmd-open-many-16",

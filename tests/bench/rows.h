@@ -44,6 +44,7 @@ int shmd_posix_create_run(struct series *series);
 int preload_open_setup(struct series *series);
 int preload_open_run(struct series *series);
 void preload_open_teardown(struct series *series);
+void preload_held_teardown(struct series *series);
 int preload_create_setup(struct series *series);
 int preload_create_run(struct series *series);
 int preload_held_setup(struct series *series);

@@ -11,6 +11,7 @@
 #include "rows.h"
 
 #define EXISTING_NAME "/bench-preload-existing"
+#define HELD_NAME "/bench-preload-held" /* by nobody else in this process: what is held is opened differently */
 #define CREATED_NAME "/bench-preload-created"
 
 static int (*preload_open)(const char *name, int oflag, mode_t mode);
@@ -33,17 +34,21 @@ static int load(struct series *series) {
         return preload_open && preload_unlink ? 0 : series_refuse(series, -ENOENT, "%s", dlerror());
 }
 
-int preload_open_setup(struct series *series) {
+static int make(struct series *series, const char *name) {
         _cleanup_close_ int fd = -EBADF;
         int r;
 
         r = load(series);
         if (r != 0)
                 return r;
-        fd = preload_open(EXISTING_NAME, O_RDWR | O_CREAT, 0600);
+        fd = preload_open(name, O_RDWR | O_CREAT, 0600);
         if (fd < 0 || ftruncate(fd, SEGMENT_SIZE) < 0)
                 return refuse(series, "shm_open or ftruncate");
         return 0;
+}
+
+int preload_open_setup(struct series *series) {
+        return make(series, EXISTING_NAME);
 }
 
 int preload_open_run(struct series *series) {
@@ -57,6 +62,12 @@ void preload_open_teardown(struct series *series) {
         (void) series;
         if (preload_unlink)
                 (void) preload_unlink(EXISTING_NAME);
+}
+
+void preload_held_teardown(struct series *series) {
+        (void) series;
+        if (preload_unlink)
+                (void) preload_unlink(HELD_NAME);
         held_fd = close_fd(held_fd);
 }
 
@@ -76,15 +87,16 @@ int preload_create_run(struct series *series) {
 int preload_held_setup(struct series *series) {
         int r;
 
-        r = preload_open_setup(series);
+        r = held_fd >= 0 ? 0 : make(series, HELD_NAME);
         if (r != 0)
                 return r;
-        held_fd = preload_open(EXISTING_NAME, O_RDWR, 0);
+        if (held_fd < 0)
+                held_fd = preload_open(HELD_NAME, O_RDWR, 0);
         return held_fd < 0 ? refuse(series, "shm_open") : 0;
 }
 
 int preload_held_run(struct series *series) {
-        _cleanup_close_ int fd = preload_open(EXISTING_NAME, O_RDWR, 0);
+        _cleanup_close_ int fd = preload_open(HELD_NAME, O_RDWR, 0);
 
         return fd < 0 ? refuse(series, "shm_open") : 0;
 }

@@ -419,6 +419,41 @@ START_TEST(test_again_without_daemon) {
 }
 END_TEST
 
+/* Something else was opened and closed meanwhile, by way of the daemon: what has stayed open is remembered. */
+static void open_again_later(int channel, void *userdata) {
+        int fd = shmd_shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600), passing;
+
+        (void) userdata;
+        step_send(channel, 'c');
+        step_expect(channel, 'c');
+        passing = shmd_shm_open(object, O_RDWR, 0);
+        ck_assert_uint_eq(inode_of(passing), inode_of(fd));
+        close(passing);
+        step_send(channel, 's');
+        step_expect(channel, 's');
+        ck_assert_uint_eq(inode_of(shmd_shm_open(object, O_RDWR, 0)), inode_of(fd));
+        step_send(channel, 'd');
+        ck_assert_int_eq(shmd_shm_unlink(object), 0);
+}
+
+START_TEST(test_again_later) {
+        struct shmd *connection = client_connect();
+        struct child child;
+
+        child_start(&child, open_again_later, NULL);
+        step_expect(child.channel, 'c');
+        ASSERT_OK(connection, shmd_chmod(connection, object, 0640));
+        step_send(child.channel, 'c');
+        step_expect(child.channel, 's');
+        daemon_kill(&the_daemon, SIGSTOP);
+        step_send(child.channel, 's');
+        step_expect(child.channel, 'd');
+        daemon_kill(&the_daemon, SIGCONT);
+        child_join(&child);
+        shmd_disconnect(connection);
+}
+END_TEST
+
 /* The number of what was opened is something else by now. */
 static void reuse_number(int channel, void *userdata) {
         char path[256];
@@ -829,6 +864,7 @@ static Suite *posix_suite(void) {
         tcase_add_test(tests, test_lowest_descriptor_at_first);
         tcase_add_test(tests, test_truncate);
         tcase_add_loop_test(tests, test_again_without_daemon, 0, 2);
+        tcase_add_test(tests, test_again_later);
         tcase_add_loop_test(tests, test_again_number_reused, 0, 2);
         tcase_add_test(tests, test_again_name_reused);
         tcase_add_test(tests, test_again_rights);
