@@ -130,6 +130,7 @@ bool op_handover_is_taken(struct daemon *daemon) {
         say_we_go_on(taker);
         log_warning("process %d has not taken this daemon's place, so this one goes on", (int) taker->credentials.pid);
         store_export_abort(&daemon->store);
+        daemon->end = END_KEPT;
         return false;
 }
 
