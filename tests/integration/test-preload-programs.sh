@@ -8,21 +8,7 @@ case ${SHMD_TEST_SANITIZERS:-no} in
         *) skip_rest "these programs are not made with sanitizers" ;;
 esac
 
-"$SHMD_TEST_SHMDCTL" watch --snapshot >events &
-watch=$!
-trap 'kill "$watch" 2>/dev/null; wait "$watch"' EXIT
-until grep -q snapshot-end events; do :; done
-
-# Whether the daemon has served what begins so
-await_event() {
-        until grep -E -q -- "$1" events; do
-                kill -0 "$watch" || fail "watch has ended"
-        done
-}
-
-await_nothing() {
-        until [ -z "$(shmdctl --no-headings list --all)" ]; do :; done
-}
+watch_events
 
 test_python() {
         for method in fork spawn forkserver; do

@@ -28,10 +28,6 @@ errs_nothing() {
         [ ! -s "$err" ] || fail "said on standard error: $(cat "$err")"
 }
 
-await_nothing() {
-        until [ -z "$(shmdctl --no-headings list --all)" ]; do :; done
-}
-
 # served PROGRAM OPTION...
 served() {
         program=$1

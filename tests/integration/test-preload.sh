@@ -32,17 +32,7 @@ served() {
         shmdctl run -- "$@"
 }
 
-# What the daemon has seen
-"$SHMD_TEST_SHMDCTL" watch --snapshot >events &
-watch=$!
-trap 'kill "$watch" 2>/dev/null; wait "$watch"' EXIT
-until grep -q snapshot-end events; do :; done
-
-await_event() {
-        until grep -E -q -- "$1" events; do
-                kill -0 "$watch" || fail "watch has ended"
-        done
-}
+watch_events
 
 # --- the same calls, natively and served ---
 

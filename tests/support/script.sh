@@ -75,3 +75,23 @@ json() {
 j = json.load(open(sys.argv[1]))
 sys.exit(0 if eval(sys.argv[2]) else 1)' "$out" "$1" || fail "not so: $1: $(head -c 1500 "$out")"
 }
+
+# Notes what the daemon tells of segments, from what there is now on; until the script ends, whose trap it takes.
+watch_events() {
+        "$SHMD_TEST_SHMDCTL" watch --snapshot >events &
+        watch=$!
+        trap 'kill "$watch" 2>/dev/null; wait "$watch"' EXIT
+        until grep -q snapshot-end events; do :; done
+}
+
+# await_event REGEX: until it has told of that
+await_event() {
+        until grep -E -q -- "$1" events; do
+                kill -0 "$watch" || fail "watch has ended"
+        done
+}
+
+# Until there is no segment any more, be it without a name
+await_nothing() {
+        until [ -z "$(shmdctl --no-headings list --all)" ]; do :; done
+}
