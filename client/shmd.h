@@ -41,6 +41,16 @@
 extern "C" {
 #endif
 
+/* Called without a detour through a table of jumps: that is a good part of what a lock costs that nobody else wants. */
+#if defined(__has_attribute)
+#if __has_attribute(__noplt__)
+#define SHMD_CALLED_DIRECTLY __attribute__((__noplt__))
+#endif
+#endif
+#ifndef SHMD_CALLED_DIRECTLY
+#define SHMD_CALLED_DIRECTLY
+#endif
+
 struct shmd;
 struct shmd_segment;
 
@@ -328,10 +338,10 @@ int shmd_prepare_locks(struct shmd_segment *segment);
  * scribbled over it; -EDEADLK: this thread holds it already; -EACCES: held read-only; -EINVAL: flags; -ENOTSUP: the C
  * library's mutexes are not as they must be.
  */
-int shmd_lock(struct shmd_segment *segment, unsigned flags, uint64_t timeout_usec);
+int shmd_lock(struct shmd_segment *segment, unsigned flags, uint64_t timeout_usec) SHMD_CALLED_DIRECTLY;
 /* Gives it back, however it was taken. Errors: -EPERM: this thread does not hold it; -EBUSY: between shmd_write_begin() and
  * shmd_write_end(); -ENOTRECOVERABLE: somebody has scribbled over it meanwhile. */
-int shmd_unlock(struct shmd_segment *segment);
+int shmd_unlock(struct shmd_segment *segment) SHMD_CALLED_DIRECTLY;
 /* After -EOWNERDEAD, with the lock held exclusively: the data are good again. Errors: -EPERM; -EINVAL: they were. */
 int shmd_mark_consistent(struct shmd_segment *segment);
 
