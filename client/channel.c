@@ -561,8 +561,8 @@ int channel_call(const struct channel_request *request, struct channel_reply *re
         channel_init(CHANNEL_ANY);
         kept_channel = kept_take(pid);
         r = call_on(kept_channel ? &kept_channel->channel : &own, pid, request, &reply);
-        if (kept_channel && r == 0 && request->reopened && reply.fd >= 0)
-                recents_note(&kept_channel->recents, request->tail, request->tail_size, request->access, &reply.opened, reply.fd);
+        if (kept_channel && r == 0 && request->recent_name && reply.fd >= 0)
+                recents_note(&kept_channel->recents, request->recent_name, request->access, &reply.opened, reply.fd);
         if (kept_channel && kept_channel->channel.cookie == 0) /* it could not be told from another's */
                 channel_close(&kept_channel->channel);
         if (kept_channel)
@@ -588,7 +588,8 @@ static bool is_served(struct kept_channel *kept_channel) {
         return true;
 }
 
-int channel_reopen(const char *name, size_t name_size, int access, int status_flags) {
+int channel_reopen(const char *name, int access, int status_flags) {
+        const struct recent *recent;
         struct kept_channel *channel;
         int fd = -ENOENT;
 
@@ -596,8 +597,9 @@ int channel_reopen(const char *name, size_t name_size, int access, int status_fl
         channel = kept_take_any(); /* nothing is sent over it, and a vfork child's descriptors are judged by what they are */
         if (!channel)
                 return -ENOENT;
-        if (recents_have(&channel->recents, name, name_size, access) && is_served(channel))
-                fd = recents_open(&channel->recents, name, name_size, access, status_flags);
+        recent = recents_find(&channel->recents, name, access);
+        if (recent && is_served(channel))
+                fd = recent_open(recent, status_flags);
         kept_give_back(channel);
         return fd;
 }

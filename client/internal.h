@@ -643,7 +643,7 @@ struct channel_request {
         size_t tail_size;
         uint64_t *creation_token; /* in the body: zero, to be filled in; NULL: it has none */
         bool reserve;             /* nothing may be done unless there is room for a descriptor */
-        bool reopened;            /* what it opens, under the name in tail, may be had from channel_reopen() afterwards */
+        const char *recent_name;  /* by this, what it opens may be had from channel_reopen() afterwards; NULL: it may not */
         int access;               /* then: O_RDONLY, O_RDWR */
 };
 
@@ -675,7 +675,7 @@ int channel_call(const struct channel_request *request, struct channel_reply *re
  * name stands for it and the caller has the right to it. A descriptor with an offset of its own; -ENOENT: the daemon has to be asked.
  * May be called where channel_call() may.
  */
-int channel_reopen(const char *name, size_t name_size, int access, int status_flags);
+int channel_reopen(const char *name, int access, int status_flags);
 
 /* What a call has shown of the daemon. */
 enum daemon_seen {
@@ -697,6 +697,13 @@ struct posix_options {
         /* Of what it makes, the first that lives; the process itself if none does. Zero: none. See struct shmd_wire_create. */
         uint64_t keepers[2];
 };
+
+/* What the C library's shm_open(3) takes for the name: any number of slashes may lead. */
+static inline const char *posix_name(const char *name) {
+        while (*name == '/')
+                name++;
+        return name;
+}
 
 /* Who keeps what is made now. */
 uint64_t posix_keeper(const struct posix_options *options);

@@ -89,12 +89,10 @@ static size_t name_to_wire(const char *prefix, const char *name, char *buffer) {
         return writer.size;
 }
 
-/* shm_open(3) of the C library takes any number of leading slashes. */
 static int name_to_target(const struct posix_options *options, const char *name, char (*buffer)[SHMD_NAME_MAX + 1], size_t *ret_size) {
         const char *checked;
         size_t size;
 
-        name += strspn(name, "/");
         if (name[0] == '\0')
                 return -EINVAL;
         if (strlen(name) > SHMD_NAME_MAX)
@@ -140,8 +138,8 @@ static int access_of(int oflag) {
         return (oflag & O_ACCMODE) == O_RDONLY ? O_RDONLY : O_RDWR;
 }
 
-static int call_create_or_open(const struct posix_options *options, const char *name, size_t name_size, int oflag, mode_t mode,
-                               struct channel_reply *reply) {
+static int call_create_or_open(const struct posix_options *options, const char *recent_name, const char *name, size_t name_size, int oflag,
+                               mode_t mode, struct channel_reply *reply) {
         struct shmd_wire_create create = {
                 .mode = mode,
                 .flags = oflag_to_wire(oflag),
@@ -160,7 +158,7 @@ static int call_create_or_open(const struct posix_options *options, const char *
                                     .tail_size = name_size,
                                     .creation_token = creates ? &create.token : NULL,
                                     .reserve = oflag & (O_CREAT | O_TRUNC),
-                                    .reopened = true,
+                                    .recent_name = recent_name,
                                     .access = access_of(oflag),
                             }, reply);
 }
@@ -190,12 +188,16 @@ static int set_status_flags(int fd, int oflag) {
         return fcntl(fd, F_SETFL, oflag & STATUS_FLAGS) < 0 ? negative_errno() : 0;
 }
 
-static int ask_to_open(const struct posix_options *options, const char *wire_name, size_t size, int oflag, mode_t mode,
-                       enum daemon_seen *ret_seen) {
+static int ask_to_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, enum daemon_seen *ret_seen) {
+        char wire_name[SHMD_NAME_MAX + 1];
         struct channel_reply reply;
+        size_t size;
         int r;
 
-        r = call_create_or_open(options, wire_name, size, oflag, mode, &reply);
+        r = name_to_target(options, name, &wire_name, &size);
+        if (r < 0)
+                return r;
+        r = call_create_or_open(options, name, wire_name, size, oflag, mode, &reply);
         *ret_seen = channel_daemon_seen(r);
         if (r < 0)
                 return r;
@@ -212,24 +214,20 @@ static int ask_to_open(const struct posix_options *options, const char *wire_nam
 }
 
 int posix_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, enum daemon_seen *ret_seen) {
-        char wire_name[SHMD_NAME_MAX + 1];
-        size_t size;
         int r;
 
         *ret_seen = DAEMON_UNKNOWN;
         if ((oflag & ~(MEANT_FLAGS | O_WRONLY | HARMLESS_FLAGS)) || (oflag & O_ACCMODE) == O_ACCMODE)
                 return -EINVAL;
-        r = name_to_target(options, name, &wire_name, &size);
-        if (r < 0)
-                return r;
+        name = posix_name(name);
         if (!(oflag & (O_EXCL | O_TRUNC))) {
-                r = channel_reopen(wire_name, size, access_of(oflag), oflag & STATUS_FLAGS);
+                r = channel_reopen(name, access_of(oflag), oflag & STATUS_FLAGS);
                 if (r >= 0)
                         return r;
         }
         if (oflag & O_CREAT)
                 mode &= 0777 & ~process_umask();
-        return ask_to_open(options, wire_name, size, oflag, mode, ret_seen);
+        return ask_to_open(options, name, oflag, mode, ret_seen);
 }
 
 int posix_unlink(const struct posix_options *options, const char *name, enum daemon_seen *ret_seen) {
@@ -239,9 +237,10 @@ int posix_unlink(const struct posix_options *options, const char *name, enum dae
         int r;
 
         *ret_seen = DAEMON_UNKNOWN;
+        name = posix_name(name);
         r = name_to_target(options, name, &wire_name, &size);
         if (r < 0) /* the C library finds nothing of that name, where shm_open finds it invalid */
-                return name[strspn(name, "/")] == '\0' ? -ENOENT : r;
+                return name[0] == '\0' ? -ENOENT : r;
         r = call_unlink(wire_name, size, &reply);
         *ret_seen = channel_daemon_seen(r);
         if (r == 0)

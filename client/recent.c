@@ -27,19 +27,20 @@ void recents_forget(struct recents *recents) {
                 (void) munmap((void *) recents->generations, recents->slots * sizeof(*recents->generations));
         recents->generations = NULL;
         for (size_t i = 0; i < RECENT_MAX; i++)
-                recents->items[i].name_size = 0;
+                recents->items[i].name[0] = '\0';
 }
 
-static const struct recent *find(const struct recents *recents, const char *name, size_t name_size, int access) {
-        if (!recents->generations)
+static struct recent *find(struct recents *recents, const char *name, int access) {
+        if (!recents->generations || name[0] == '\0')
                 return NULL;
-        for (size_t i = 0; i < RECENT_MAX; i++) {
-                const struct recent *recent = &recents->items[i];
-
-                if (recent->name_size == name_size && recent->access == access && memcmp(recent->name, name, name_size) == 0)
-                        return recent;
-        }
+        for (size_t i = 0; i < RECENT_MAX; i++)
+                if (recents->items[i].access == access && strcmp(recents->items[i].name, name) == 0)
+                        return &recents->items[i];
         return NULL;
+}
+
+static bool is_current(const struct recents *recents, const struct recent *recent) {
+        return atomic_load_explicit(&recents->generations[recent->id % recents->slots], memory_order_acquire) == recent->generation;
 }
 
 static bool is_of(int fd, const struct recent *recent) {
@@ -49,19 +50,20 @@ static bool is_of(int fd, const struct recent *recent) {
 }
 
 /* What has stayed open till now will rather do so than what has just been opened. */
-void recents_note(struct recents *recents, const char *name, size_t name_size, int access, const struct shmd_wire_opened *opened, int fd) {
-        const struct recent *former = find(recents, name, name_size, access);
+void recents_note(struct recents *recents, const char *name, int access, const struct shmd_wire_opened *opened, int fd) {
         struct recent *recent;
         struct stat st;
 
-        if (!recents->generations || name_size > SHMD_NAME_MAX)
+        if (!recents->generations || name[0] == '\0' || strlen(name) > SHMD_NAME_MAX)
                 return;
-        recent = former ? &recents->items[former - recents->items] : &recents->items[recents->next++ % RECENT_MAX];
-        if (former && former->id == opened->id && is_of(former->fd, former)) {
+        recent = find(recents, name, access);
+        if (recent && recent->id == opened->id && is_of(recent->fd, recent)) {
                 recent->generation = opened->generation;
                 return;
         }
-        recent->name_size = 0;
+        if (!recent)
+                recent = &recents->items[recents->next++ % RECENT_MAX];
+        recent->name[0] = '\0';
         if (fstat(fd, &st) < 0)
                 return;
         *recent = (struct recent) {
@@ -71,26 +73,19 @@ void recents_note(struct recents *recents, const char *name, size_t name_size, i
                 .access = access,
                 .device = st.st_dev,
                 .inode = st.st_ino,
-                .name_size = name_size,
         };
-        memcpy(recent->name, name, name_size);
+        (void) snprintf(recent->path, sizeof(recent->path), "/proc/self/fd/%d", fd);
+        memcpy(recent->name, name, strlen(name));
 }
 
-static bool is_current(const struct recents *recents, const struct recent *recent) {
-        return atomic_load_explicit(&recents->generations[recent->id % recents->slots], memory_order_acquire) == recent->generation;
-}
+const struct recent *recents_find(struct recents *recents, const char *name, int access) {
+        const struct recent *recent = find(recents, name, access);
 
-bool recents_have(const struct recents *recents, const char *name, size_t name_size, int access) {
-        const struct recent *recent = find(recents, name, name_size, access);
-
-        return recent && is_current(recents, recent);
+        return recent && is_current(recents, recent) ? recent : NULL;
 }
 
 static int open_anew(const struct recent *recent, int flags) {
-        char path[sizeof("/proc/self/fd/") + 10];
-
-        (void) snprintf(path, sizeof(path), "/proc/self/fd/%d", recent->fd);
-        return open(path, recent->access | O_CLOEXEC | flags);
+        return open(recent->path, recent->access | O_CLOEXEC | flags);
 }
 
 /*
@@ -115,10 +110,6 @@ static int open_alone(const struct recent *recent, int status_flags) {
         return fd < 0 ? -ENOENT : fd;
 }
 
-int recents_open(const struct recents *recents, const char *name, size_t name_size, int access, int status_flags) {
-        const struct recent *recent = find(recents, name, name_size, access);
-
-        if (!recent || !is_current(recents, recent))
-                return -ENOENT;
+int recent_open(const struct recent *recent, int status_flags) {
         return SINGLE_THREADED ? open_alone(recent, status_flags) : open_beside_others(recent, status_flags);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the program has opened lately by POSIX names: it is opened again without the daemon, by way of the program's own descriptor.
+ * What the program has opened lately by POSIX names, as it wrote them: it is opened again without the daemon, by way of the program's
+ * own descriptor.
  *
  * That is right as long as the daemon's page of generations says that the name stands for it still, the kernel that the caller has
  * the right, and the number of the file that the descriptor is what it was. A dup would do for mmap(2), but share its offset.
@@ -27,8 +28,8 @@ struct recent {
         int fd, access; /* O_RDONLY, O_RDWR */
         dev_t device;
         ino_t inode;
-        size_t name_size; /* 0: none */
-        char name[SHMD_NAME_MAX];
+        char path[sizeof("/proc/self/fd/") + 10];
+        char name[SHMD_NAME_MAX + 1]; /* the program's, "": none */
 };
 
 struct recents {
@@ -42,9 +43,9 @@ struct recents {
 void recents_begin(struct recents *recents, int take_fd, uint32_t slots);
 void recents_forget(struct recents *recents);
 
-void recents_note(struct recents *recents, const char *name, size_t name_size, int access, const struct shmd_wire_opened *opened, int fd);
+void recents_note(struct recents *recents, const char *name, int access, const struct shmd_wire_opened *opened, int fd);
 
-/* Whether the page says that the name stands for something recent. */
-bool recents_have(const struct recents *recents, const char *name, size_t name_size, int access);
+/* What the page says that the name still stands for, or NULL. */
+const struct recent *recents_find(struct recents *recents, const char *name, int access);
 /* A descriptor with an offset of its own; -ENOENT: the daemon has to be asked. status_flags: O_NONBLOCK, O_APPEND. */
-int recents_open(const struct recents *recents, const char *name, size_t name_size, int access, int status_flags);
+int recent_open(const struct recent *recent, int status_flags);

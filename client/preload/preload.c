@@ -211,7 +211,7 @@ static bool is_native(void) {
 
 /* What the C library finds invalid as a name, and what would be the directory. */
 static bool is_name(const char *name) {
-        name += strspn(name, "/");
+        name = posix_name(name);
         return name[0] != '\0' && strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && !strchr(name, '/') &&
                strlen(name) <= SHMD_NAME_MAX;
 }
