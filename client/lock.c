@@ -127,6 +127,7 @@ static int slot_take(struct locker *locker) {
 static void slot_break(struct hot *hot) {
         hot->slot->broken = true;
         hot->slot = NULL;
+        hot->slot_mutex = NULL;
 }
 
 static inline void slot_release(struct hot *hot) {
@@ -507,31 +508,48 @@ static inline int lock_ready(struct hot *hot, uint64_t timeout_usec) {
         return 0;
 }
 
-/* The slot of the last time is free, and nobody has the exclusive lock. */
-static inline int lock_shared_again(struct hot *hot, uint64_t timeout_usec) {
-        if (slot_trylock(hot->locker, hot->slot)) {
-                barrier_after_locked();
-                if (__builtin_expect(atomic_load_explicit(hot_word(hot), memory_order_seq_cst) == 0 &&
-                                             atomic_load_explicit(hot_lock_state(hot), memory_order_relaxed) == LOCK_CONSISTENT, 1)) {
-                        note_locked(hot);
-                        hot_set_state(hot, HOT_SHARED);
-                        return 0;
-                }
+__attribute__((__noinline__)) static int lock_shared_go_on(struct hot *hot, int error, uint64_t timeout_usec) {
+        if (error == EOWNERDEAD)
+                error = pthread_mutex_consistent(hot->slot_mutex);
+        if (error == 0)
                 slot_release(hot);
-        }
         return lock_shared(hot->locker, timeout_usec);
+}
+
+/* In the slot of the last time, which counts as in use since. */
+__attribute__((__noinline__)) static int lock_shared_ready(struct hot *hot, uint64_t timeout_usec) {
+        unsigned in_the_way;
+        int error;
+
+        error = pthread_mutex_trylock(hot->slot_mutex);
+        barrier_after_locked();
+        in_the_way = (unsigned) error | atomic_load_explicit(hot_word(hot), memory_order_acquire) |
+                     atomic_load_explicit(hot_lock_state(hot), memory_order_relaxed);
+        if (__builtin_expect(in_the_way != 0, 0))
+                return lock_shared_go_on(hot, error, timeout_usec);
+        note_locked(hot);
+        hot_set_state(hot, HOT_SHARED);
+        return 0;
 }
 
 static bool is_at(const struct hot *hot, enum hot_state state) {
         return atomic_load_explicit(&hot->state, memory_order_relaxed) == thread_serial + state;
 }
 
-/* Shared, or by another thread than the first. */
+static bool is_unlocked(const struct hot *hot) {
+        return (atomic_load_explicit(&hot->state, memory_order_relaxed) & ~(unsigned long) HOT_IDLE) == thread_serial;
+}
+
+static bool is_ready_to_share(const struct hot *hot, unsigned flags) {
+        return flags == SHMD_LOCK_SHARED && is_unlocked(hot) && hot->slot_mutex;
+}
+
+/* By another thread than the first, or for the first time. */
 __attribute__((__noinline__)) static int lock_otherwise(struct shmd_segment *segment, unsigned flags, uint64_t timeout_usec) {
         struct hot *hot = hot_guess(segment);
 
-        if (flags == SHMD_LOCK_SHARED && is_own(hot) && hot_state(hot) <= HOT_IDLE && hot->slot)
-                return lock_shared_again(hot, timeout_usec);
+        if (is_ready_to_share(hot, flags))
+                return lock_shared_ready(hot, timeout_usec);
         if (flags == SHMD_LOCK_EXCLUSIVE && is_at(hot, HOT_READY))
                 return lock_ready(hot, timeout_usec);
         return lock_by(segment, flags, timeout_usec);
@@ -542,6 +560,8 @@ __attribute__((__aligned__(64))) _public_ int shmd_lock(struct shmd_segment *seg
 
         if (__builtin_expect(flags == SHMD_LOCK_EXCLUSIVE && is_at(hot, HOT_READY), 1))
                 return lock_ready(hot, timeout_usec);
+        if (is_ready_to_share(hot, flags))
+                return lock_shared_ready(hot, timeout_usec);
         return lock_otherwise(segment, flags, timeout_usec);
 }
 
@@ -561,14 +581,17 @@ static inline int unlock_ready(struct hot *hot) {
         return 0;
 }
 
+__attribute__((__noinline__)) static int unlock_shared_ready(struct hot *hot) {
+        slot_release(hot);
+        return 0;
+}
+
 __attribute__((__noinline__)) static int unlock_otherwise(struct shmd_segment *segment) {
         struct hot *hot = hot_guess(segment);
         struct locker *locker;
 
-        if (is_at(hot, HOT_SHARED)) {
-                slot_release(hot);
-                return 0;
-        }
+        if (is_at(hot, HOT_SHARED))
+                return unlock_shared_ready(hot);
         if (is_at(hot, HOT_EXCLUSIVE))
                 return unlock_ready(hot);
         locker = locker_find(segment);
@@ -585,6 +608,8 @@ __attribute__((__aligned__(64))) _public_ int shmd_unlock(struct shmd_segment *s
 
         if (__builtin_expect(is_at(hot, HOT_EXCLUSIVE), 1))
                 return unlock_ready(hot);
+        if (is_at(hot, HOT_SHARED))
+                return unlock_shared_ready(hot);
         return unlock_otherwise(segment);
 }
 

@@ -159,6 +159,7 @@ static void locker_begin(struct locker *locker) {
         locker->tid = (pid_t) syscall(SYS_gettid);
         hot->meeting = atomic_load(&sync->meeting);
         hot->slot = NULL;
+        hot->slot_mutex = NULL;
         hot->idle = sync->writable ? HOT_READY : HOT_IDLE;
         hot->locker = locker;
         hot_set_state(hot, hot->idle);
