@@ -4,8 +4,8 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "creating.h"
 #include "daemon.h"
-#include "opening.h"
 #include "util.h"
 
 /* Creations a turn: an eighth of a millisecond, about. */
@@ -217,7 +217,7 @@ static struct shmd_wire_item create_item(struct op_context *context, struct batc
         struct opening opening;
         int r;
 
-        r = opening_prepare_create(context, create, (const char *) (create + 1), (size_t) create->name_size + create->labels_size,
+        r = creating_prepare(context, create, (const char *) (create + 1), (size_t) create->name_size + create->labels_size,
                                    NULL, &opening);
         return r != 0 ? failed_item(context, r) : finish_item(context, batch, &opening);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Handlers of what begins and ends a client's dealings with segments: HELLO, RELEASE, RELEASE_MANY, RESUME, UNLINK, UNLINK_IDLE.
- * CREATE and OPEN are in opening.c.
+ * CREATE and OPEN are in creating.c and opening.c.
  */
 #include <string.h>
 
