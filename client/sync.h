@@ -126,8 +126,8 @@ enum special {
         SPECIAL_WRITE_LOCKED = 1u << 2, /* which took the lock */
 };
 
-#define HOT_OFFSET 32
-_Static_assert(sizeof(pthread_mutex_t) - WORD_FROM_END <= HOT_OFFSET, "the private part of the mutex");
+/* Behind the private part of the mutex, which is not of one size everywhere. */
+#define HOT_OFFSET ((sizeof(pthread_mutex_t) - WORD_FROM_END + 7) / 8 * 8)
 
 static inline pthread_mutex_t *hot_mutex(struct hot *hot) {
         return (pthread_mutex_t *) (void *) ((char *) hot - HOT_OFFSET - WORD_FROM_END);
