@@ -147,9 +147,18 @@ find_leader() {
         [ -n "$leader" ] && [ "$(cat "/proc/$leader/comm" 2>/dev/null)" = systemd ]
 }
 
+systemd_version() {
+        m systemctl --version | awk '{ print $2; exit }'
+}
+
 # Whether systemd keeps the descriptors of a service that does not run
 keeps_descriptors() {
-        [ "$(m systemctl --version | awk '{ print $2; exit }')" -ge 254 ]
+        [ "$(systemd_version)" -ge 254 ]
+}
+
+# Whether systemd starts a socket although it keeps descriptors of its service: 255 does not, 257 does
+starts_sockets_of_kept() {
+        ! keeps_descriptors || [ "$(systemd_version)" -ge 257 ]
 }
 
 is_booted() {

@@ -248,8 +248,9 @@ test_watchdog() {
         expect 0 m systemctl restart shmd.service
 }
 
-# A daemon that can't start is not started for ever.
+# A daemon that can't start is not started for ever; when it can again, all is there that the manager keeps.
 test_crash_loop() {
+        echo text | as alice shmdctl put looped || fail "put"
         expect 0 m sh -c 'mkdir -p /run/systemd/system/shmd.service.d
                 printf "[Unit]\nStartLimitBurst=5\n[Service]\nExecStart=\nExecStart=/bin/false\n" >/run/systemd/system/shmd.service.d/loop.conf'
         expect 0 m systemctl daemon-reload
@@ -260,8 +261,38 @@ test_crash_loop() {
         expect 0 m rm -r /run/systemd/system/shmd.service.d
         expect 0 m systemctl daemon-reload
         expect 0 m systemctl reset-failed shmd.service shmd.socket
-        expect 0 m systemctl restart shmd.socket
+        m systemctl restart shmd.socket 2>/dev/null || ! starts_sockets_of_kept || fail "the socket does not start"
         expect 0 m systemctl start shmd.service
+        if keeps_descriptors; then
+                expect 0 as alice shmdctl cat looped
+                says text
+        fi
+        has_property shmd.socket ActiveState active || start_with_socket
+}
+
+# Where the socket could not be started because of what is kept: as shmd(8) says.
+start_with_socket() {
+        expect 0 m shmdctl stop --purge
+        await "its end" has_property shmd.service SubState dead
+        expect 0 m systemctl start shmd.socket
+        expect 0 m systemctl start shmd.service
+}
+
+# All of it is restarted, as at an upgrade of the package.
+test_restart_with_socket() {
+        echo text | as alice shmdctl put upgraded || fail "put"
+        m systemctl restart shmd.socket shmd.service 2>/dev/null || ! starts_sockets_of_kept || fail "they do not restart"
+        has_property shmd.service ActiveState active || fail "the daemon does not run: $(property shmd.service SubState)"
+        if keeps_descriptors; then
+                expect 0 as alice shmdctl cat upgraded
+                says text
+        fi
+        has_property shmd.socket ActiveState active || start_with_socket
+        expect 0 m systemctl stop shmd.socket
+        has_property shmd.service ActiveState inactive || fail "the daemon goes on without its socket"
+        expect 0 m systemctl start shmd.service
+        m sh -c 'shmdctl list --no-headings -o name | xargs -r shmdctl rm'
+        has_property shmd.socket ActiveState active || start_with_socket
 }
 
 # It goes when it is idle, is not restarted for that, and is back for the next client.
@@ -417,6 +448,7 @@ test_watchdog
 test_confined
 test_journal
 test_crash_loop
+test_restart_with_socket
 test_idle_exit
 test_reclaim_unit
 test_metrics_unit
