@@ -109,9 +109,12 @@ bool handover_is_possible(void) {
         return path && path[0] != '\0';
 }
 
-/* $INVOCATION_ID: it is systemd; $FDSTORE: of a version that can keep it (systemd.exec(5)). */
+/*
+ * $INVOCATION_ID: it is systemd; $FDSTORE: of a version that can keep it (systemd.exec(5)). Whether it does is a matter of the unit, which
+ * tells.
+ */
 bool handover_outlives_end(void) {
-        return !getenv("INVOCATION_ID") || getenv("FDSTORE");
+        return !getenv("INVOCATION_ID") || (getenv("FDSTORE") && getenv("SHMD_STORE_PRESERVED"));
 }
 
 static int no_manager(int r) {

@@ -46,7 +46,7 @@ void handover_done(struct handover *handover);
 /* Whether there is a service manager to keep something. */
 bool handover_is_possible(void);
 
-/* Whether the service manager keeps what it has when the daemon ends and is not restarted: since systemd 254, FileDescriptorStorePreserve=. */
+/* Whether the service manager keeps what it has when the daemon ends and is not restarted: FileDescriptorStorePreserve=yes. */
 bool handover_outlives_end(void);
 
 /* Does not wait: -EAGAIN, or any other failure, and it was not told. */

@@ -144,7 +144,7 @@ static void purge(struct daemon *daemon, uint64_t now_usec) {
         }
 }
 
-/* Until systemd 253 the manager keeps what it has across a restart and a failure, but not across an end. */
+/* The manager may keep what it has across a restart and a failure, but not across an end. */
 static bool would_lose(const struct daemon *daemon) {
         return daemon->store.active && daemon->registry.segments > 0 && !handover_outlives_end();
 }

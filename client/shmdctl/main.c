@@ -106,7 +106,7 @@ static const struct command commands[] = {
         { "status", "", "the daemon, its totals, users with their use and limits",
           "All users are shown to administrators, to others their own.\n", OPTION_BYTES, 0, 0, PROGRAM_NONE, cmd_status, NULL },
         { "stop", "", "end the daemon; where a service manager keeps its segments, they stay",
-          "For administrators. Refused where a service manager would drop what it keeps (systemd before 254): restart the\n"
+          "For administrators. Refused where a service manager would drop what it keeps (systemd before 257): restart the\n"
           "service then. --purge: all names go, nothing is kept, and memory goes with those who have it.\n",
           OPTION_PURGE, 0, 0, PROGRAM_NONE, cmd_stop, NULL },
 };

@@ -152,8 +152,10 @@ static void launch(struct manager *manager) {
         snprintf(notify, sizeof(notify), "NOTIFY_SOCKET=%s/notify", manager->directory);
         snprintf(count, sizeof(count), "LISTEN_FDS=%u", manager->count + 1);
         snprintf(names_variable, sizeof(names_variable), "LISTEN_FDNAMES=%s", names);
-        if (manager->old)
+        if (manager->old) {
                 environment[e++] = (char *) "INVOCATION_ID=0";
+                environment[e++] = (char *) "FDSTORE=1024";
+        }
         for (char **variable = environ; *variable && e < ELEMENTSOF(environment) - 1; variable++)
                 if (is_passed_on(*variable))
                         environment[e++] = *variable;

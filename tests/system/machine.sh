@@ -7,7 +7,7 @@
 #   machine_start          boots it; gives up all of it when the script ends, however it does
 #   m COMMAND...           runs a command in it, as root
 #   as USER COMMAND...     as a user
-#   keeps_descriptors      whether its systemd is of version 254 or later
+#   keeps_descriptors      whether its systemd keeps what the service has stored when that has ended
 #   await TEXT COMMAND...  repeats a command until it succeeds
 #
 # The machine has cgroups of its own, below ours: those of two machines at once must not be the same.
@@ -147,18 +147,8 @@ find_leader() {
         [ -n "$leader" ] && [ "$(cat "/proc/$leader/comm" 2>/dev/null)" = systemd ]
 }
 
-systemd_version() {
-        m systemctl --version | awk '{ print $2; exit }'
-}
-
-# Whether systemd keeps the descriptors of a service that does not run
 keeps_descriptors() {
-        [ "$(systemd_version)" -ge 254 ]
-}
-
-# Whether systemd starts a socket although it keeps descriptors of its service: 255 does not, 257 does
-starts_sockets_of_kept() {
-        ! keeps_descriptors || [ "$(systemd_version)" -ge 257 ]
+        [ "$(property shmd.service FileDescriptorStorePreserve)" = yes ]
 }
 
 is_booted() {

@@ -33,11 +33,10 @@ sys.exit(0 if eval(sys.argv[2]) else 1)' json.out "$expression" || {
 test_installed() {
         expect 0 m getent passwd shmd
         m getent passwd shmd | grep -q nologin || fail "the daemon's user can log in"
-        # 252 says of FileDescriptorStorePreserve= that it does not know it, and goes on; anything else is a mistake.
         for unit in shmd.socket shmd.service shmd-sysv.socket shmd-sysv@.service; do
                 m systemd-analyze verify --man=no "$unit" >verify.log 2>&1 ||
                         fail "systemd-analyze verify $unit: $(cat verify.log)"
-                ! grep -q -v FileDescriptorStorePreserve verify.log || fail "$unit: $(cat verify.log)"
+                [ ! -s verify.log ] || fail "$unit: $(cat verify.log)"
         done
         expect 0 m systemctl enable shmd.socket
         expect 0 m systemctl is-enabled shmd.socket
@@ -261,38 +260,28 @@ test_crash_loop() {
         expect 0 m rm -r /run/systemd/system/shmd.service.d
         expect 0 m systemctl daemon-reload
         expect 0 m systemctl reset-failed shmd.service shmd.socket
-        m systemctl restart shmd.socket 2>/dev/null || ! starts_sockets_of_kept || fail "the socket does not start"
+        expect 0 m systemctl restart shmd.socket
         expect 0 m systemctl start shmd.service
         if keeps_descriptors; then
                 expect 0 as alice shmdctl cat looped
                 says text
         fi
-        has_property shmd.socket ActiveState active || start_with_socket
-}
-
-# Where the socket could not be started because of what is kept: as shmd(8) says.
-start_with_socket() {
-        expect 0 m shmdctl stop --purge
-        await "its end" has_property shmd.service SubState dead
-        expect 0 m systemctl start shmd.socket
-        expect 0 m systemctl start shmd.service
 }
 
 # All of it is restarted, as at an upgrade of the package.
 test_restart_with_socket() {
         echo text | as alice shmdctl put upgraded || fail "put"
-        m systemctl restart shmd.socket shmd.service 2>/dev/null || ! starts_sockets_of_kept || fail "they do not restart"
+        m systemctl restart shmd.socket shmd.service
         has_property shmd.service ActiveState active || fail "the daemon does not run: $(property shmd.service SubState)"
         if keeps_descriptors; then
                 expect 0 as alice shmdctl cat upgraded
                 says text
         fi
-        has_property shmd.socket ActiveState active || start_with_socket
         expect 0 m systemctl stop shmd.socket
         has_property shmd.service ActiveState inactive || fail "the daemon goes on without its socket"
         expect 0 m systemctl start shmd.service
         m sh -c 'shmdctl list --no-headings -o name | xargs -r shmdctl rm'
-        has_property shmd.socket ActiveState active || start_with_socket
+        has_property shmd.socket ActiveState active || fail "the socket did not come back with it"
 }
 
 # It goes when it is idle, is not restarted for that, and is back for the next client.

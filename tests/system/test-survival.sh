@@ -161,7 +161,7 @@ test_mistake() {
         expect 0 as alice shmdctl rm mistaken
 }
 
-# A socket-activated daemon that was stopped for good and is wanted again; without a store that is preserved (before systemd 254)
+# A socket-activated daemon that was stopped for good and is wanted again; without a store that is preserved (before systemd 257)
 # the segments end then, and with one they do not. Either way it serves.
 test_stop() {
         echo text | as alice shmdctl put stopped || fail "put"
