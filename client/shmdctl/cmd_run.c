@@ -139,7 +139,7 @@ int cmd_run(struct ctl *ctl, int n_arguments, char **arguments) {
         ctl->connection = shmd_disconnect(ctl->connection);
         if (program_is_for_musl(ctl->program[0])) {
                 fail("\"%s\" has another C library, musl, and the system's own shared memory", ctl->program[0]);
-                return options->required ? STATUS_FAILED : execute(ctl->program);
+                return is_required(options) ? STATUS_FAILED : execute(ctl->program);
         }
         status = prepare(options);
         return status == STATUS_DONE ? execute(ctl->program) : status;

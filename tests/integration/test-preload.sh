@@ -363,6 +363,8 @@ C
         errs 'shmdctl: "kinds-musl" has another C library, musl, and the system'"'s own shared memory"
         expect 1 shmdctl run --required -- elsewhere/kinds-musl
         says_nothing
+        expect 1 env SHMD_PRELOAD_REQUIRED=1 "$SHMD_TEST_SHMDCTL" run -- elsewhere/kinds-musl
+        says_nothing
 }
 
 # --- a container: another root, with the socket's directory and the library in it, and nothing else of ours ---
