@@ -1,5 +1,5 @@
 #!/bin/sh
-# Programs of others on shmd, as far as they are installed: Python, stress-ng, valgrind, PostgreSQL.
+# Programs of others on shmd, as far as they are installed: Python, stress-ng, util-linux, Apache, valgrind, PostgreSQL.
 # shellcheck source=../support/script.sh
 . "${SHMD_TEST_SRCDIR:?run the tests by make check}/tests/support/script.sh"
 
@@ -33,6 +33,96 @@ test_stress_ng() {
         ! grep -q -E 'fail:|error:' "$err" "$out" || fail "$(cat "$out" "$err")"
         await_event 'created.*sysv/'
         await_nothing
+}
+
+# What the system's own tools make, another of them finds and removes.
+test_util_linux() {
+        if ! command -v ipcmk >/dev/null || ! command -v ipcrm >/dev/null; then
+                skip "ipcmk, ipcrm: they are not installed"
+                return 0
+        fi
+        expect 0 shmdctl run --required -- ipcmk -M 65536 -p 0640
+        shmid=$(tr -dc 0-9 <"$out")
+        await_event "created.* sysv/$shmid\$"
+        expect 0 shmdctl --json show "sysv/$shmid"
+        json 'j["size"] == 65536 and j["mode"] == "0640" and j["backing"] == "sysv"'
+        expect 0 shmdctl run --required -- ipcrm -m "$shmid"
+        await_event "unlinked.* sysv/$shmid\$"
+        expect 1 shmdctl run --required -- ipcrm -m "$shmid"
+        await_nothing
+}
+
+apache_configuration() { # PORT
+        modules=/usr/lib/apache2/modules
+        cat <<CONFIGURATION
+ServerName localhost
+ServerRoot $PWD/apache
+Listen 127.0.0.1:$1
+PidFile pid
+DefaultRuntimeDir .
+ErrorLog error.log
+ScoreBoardFile scoreboard
+$([ "$(id -u)" -ne 0 ] || printf 'User www-data\nGroup www-data')
+LoadModule mpm_prefork_module $modules/mod_mpm_prefork.so
+LoadModule authz_core_module $modules/mod_authz_core.so
+LoadModule status_module $modules/mod_status.so
+LoadModule slotmem_shm_module $modules/mod_slotmem_shm.so
+LoadModule proxy_module $modules/mod_proxy.so
+LoadModule proxy_http_module $modules/mod_proxy_http.so
+LoadModule proxy_balancer_module $modules/mod_proxy_balancer.so
+LoadModule lbmethod_byrequests_module $modules/mod_lbmethod_byrequests.so
+<Location /status>
+SetHandler server-status
+</Location>
+<Proxy balancer://itself>
+BalancerMember http://127.0.0.1:$1/status
+</Proxy>
+ProxyPass /balanced balancer://itself
+CONFIGURATION
+}
+
+fetch() { # URL
+        python3 -c 'import sys, urllib.request
+sys.stdout.write(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode())' "$1" 2>/dev/null
+}
+
+# LIFETIME: one in the background, and a process group of its own, $apache; it answers, through its own balancer too.
+start_apache() {
+        setsid "$SHMD_TEST_SHMDCTL" run --required --prefix apache/ --lifetime "$1" -- \
+                apache2 -f "$PWD/apache/conf" -DFOREGROUND 2>apache/stderr &
+        apache=$!
+        trap 'kill -9 "-$apache" 2>/dev/null; kill "$watch" 2>/dev/null; wait "$watch"' EXIT
+        until fetch "http://127.0.0.1:$port/balanced?auto" >apache/status; do
+                kill -0 "$apache" 2>/dev/null || fail "$(cat apache/stderr; tail -n 5 apache/error.log)"
+        done
+        grep -q '^ServerMPM: prefork' apache/status || fail "$(cat apache/status)"
+}
+
+# Its scoreboard and the state of its balancers are shared by all its processes, and made anew over what a killed one has left.
+test_apache() {
+        if ! command -v apache2 >/dev/null; then
+                skip "Apache: it is not installed"
+                return 0
+        fi
+        mkdir apache
+        port=$(python3 -c 'import socket
+s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+        apache_configuration "$port" >apache/conf
+        for lifetime in persist holders; do
+                start_apache "$lifetime"
+                expect 0 shmdctl --json list apache/
+                json 'len(j) >= 2 and all(s["holders"] > 0 and s["lifetime"] == "'$lifetime'" for s in j)'
+                kill -9 "-$apache"
+                wait "$apache" 2>/dev/null
+                if [ "$lifetime" = persist ]; then
+                        expect 0 shmdctl --json list apache/
+                        json 'len(j) >= 2'
+                        start_apache "$lifetime"
+                        kill "$apache"
+                        wait "$apache" || fail "$(cat apache/stderr)"
+                fi
+                await_nothing
+        done
 }
 
 # A debugger of others finds nothing in us either: what it would blame is the program.
@@ -140,6 +230,8 @@ test_postgres() {
 
 test_python
 test_stress_ng
+test_util_linux
+test_apache
 test_valgrind
 test_postgres
 exit 0
