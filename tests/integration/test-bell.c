@@ -293,7 +293,8 @@ END_TEST
 /* --- sequence --- */
 
 #define WORDS 512
-#define SNAPSHOTS 20000u
+#define READERS 4
+#define SNAPSHOTS 5000u
 
 static void write_on(int channel, void *userdata) {
         volatile uint64_t *words = client_map(segment);
@@ -310,17 +311,15 @@ static void write_on(int channel, void *userdata) {
         }
 }
 
-/* While the writer runs at full speed. */
-START_TEST(test_snapshots) {
+static void read_snapshots(int channel, void *userdata) {
         struct shmd *other = client_connect();
         struct shmd_segment *theirs = client_open(other, "rung", SHMD_READ_ONLY);
         const volatile uint64_t *words = client_map(theirs);
         uint64_t copy[WORDS], last = 0;
-        struct child writer;
         uint32_t ticket;
 
-        child_start_inheriting(&writer, write_on, NULL);
-        step_expect(writer.channel, 'w');
+        (void) userdata;
+        step_expect(channel, 'g');
         for (unsigned n = 0; n < SNAPSHOTS; n++) {
                 if (n % 2)
                         TEST_REQUIRE(shmd_read_copy(theirs, 0, copy, sizeof(copy), SHMD_FOREVER), ==, 0);
@@ -335,8 +334,23 @@ START_TEST(test_snapshots) {
                 TEST_REQUIRE(copy[0], >=, last);
                 last = copy[0];
         }
-        child_kill(&writer);
+        TEST_REQUIRE(last, >, 0);
         shmd_disconnect(other);
+}
+
+/* While the writer runs at full speed. */
+START_TEST(test_snapshots) {
+        struct child writer, readers[READERS];
+
+        child_start_inheriting(&writer, write_on, NULL);
+        step_expect(writer.channel, 'w');
+        for (unsigned i = 0; i < READERS; i++)
+                child_start(&readers[i], read_snapshots, NULL);
+        for (unsigned i = 0; i < READERS; i++)
+                step_send(readers[i].channel, 'g');
+        for (unsigned i = 0; i < READERS; i++)
+                child_join(&readers[i]);
+        child_kill(&writer);
 }
 END_TEST
 
