@@ -635,6 +635,7 @@ void lock_abandon(struct locker *locker) {
 
         if (is_exclusive(locker)) {
                 (void) atomic_compare_exchange_strong(locker->sync->state, &consistent, LOCK_DIRTY);
+                condition_change(locker->sync, INT_MAX);
                 (void) mutex_release(locker);
         } else if (hot_state(locker->hot) == HOT_SHARED)
                 slot_release(locker->hot);
@@ -642,9 +643,32 @@ void lock_abandon(struct locker *locker) {
 
 /* --- condition --- */
 
+static bool is_left_by_dead(const struct sync *sync) {
+        unsigned word = atomic_load(sync->word);
+
+        return !word_is_locked(word) && (word & WORD_OWNER_DIED) != 0;
+}
+
+/*
+ * Who was to signal may die with the lock, and those who wait here be all that there are: nobody would come for it and wake them. So
+ * they look now and then; not who shared the lock and knows already that it was left so.
+ */
+static int condition_await(struct sync *sync, unsigned value, bool knows_death, uint64_t deadline_usec) {
+        uint64_t look_after = DEATH_LATENCY_USEC;
+
+        while (futex_wait(&sync->lock_page->condition, value, MIN(deadline_usec, now_usec() + look_after)) == -ETIMEDOUT) {
+                if (is_over(deadline_usec))
+                        return -ETIMEDOUT;
+                if (!knows_death && is_left_by_dead(sync))
+                        return 0;
+                look_after = MIN(2 * look_after, DEATH_LATENCY_MAX_USEC);
+        }
+        return 0;
+}
+
 _public_ int shmd_condition_wait(struct shmd_segment *segment, uint64_t timeout_usec) {
         struct locker *locker = locker_find(segment);
-        bool exclusive = is_exclusive(locker);
+        bool exclusive = is_exclusive(locker), knows_death;
         struct lock_waiter *waiter;
         struct lock_page *page;
         struct sync *sync;
@@ -659,10 +683,11 @@ _public_ int shmd_condition_wait(struct shmd_segment *segment, uint64_t timeout_
         page = sync->lock_page;
         /* Noted while nobody can signal. */
         value = atomic_load(&page->condition);
+        knows_death = is_left_by_dead(sync);
         atomic_store(sync->writable ? &page->condition_waiting : &sync->meeting->condition_waiting, 1);
         waiter = waiter_enter(sync, WAITER_CONDITION | (exclusive ? 0 : WAITER_SHARED));
         r = shmd_unlock(segment);
-        waited = r < 0 || timeout_usec == 0 ? -ETIMEDOUT : futex_wait(&page->condition, value, deadline_after(timeout_usec));
+        waited = r < 0 || timeout_usec == 0 ? -ETIMEDOUT : condition_await(sync, value, knows_death, deadline_after(timeout_usec));
         waiter_leave(waiter);
         if (r < 0)
                 return r;

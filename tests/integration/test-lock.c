@@ -625,6 +625,41 @@ START_TEST(test_condition_and_death) {
 }
 END_TEST
 
+static void wait_alone(int channel, void *userdata) {
+        bool shared = userdata != NULL;
+        struct shmd *mine = client_connect();
+        struct shmd_segment *opened = client_open(mine, "locked", shared ? SHMD_READ_ONLY : SHMD_READ_WRITE);
+
+        (void) channel;
+        ck_assert_int_eq(shmd_lock(opened, shared ? SHMD_LOCK_SHARED : SHMD_LOCK_EXCLUSIVE, SHMD_FOREVER), 0);
+        TEST_REQUIRE(shmd_condition_wait(opened, SHMD_FOREVER), ==, -EOWNERDEAD);
+        if (!shared)
+                ck_assert_int_eq(shmd_mark_consistent(opened), 0);
+        ck_assert_int_eq(shmd_unlock(opened), 0);
+        shmd_disconnect(mine);
+}
+
+/* Nobody else comes for the lock that its holder died with, or closed with its segment. */
+START_TEST(test_condition_left_alone) {
+        struct shmd *other = client_connect();
+        struct shmd_segment *theirs = client_open(other, "locked", SHMD_READ_WRITE);
+        struct child waiter, dead;
+
+        child_start(&waiter, wait_alone, _i % 2 ? segment : NULL);
+        TEST_UNTIL(look(NULL).conditions == 1, "it to wait");
+        if (_i < 2) {
+                child_start(&dead, obey, NULL);
+                ck_assert_int_eq(order(&dead, 'x'), 0);
+                child_kill(&dead);
+        } else {
+                ck_assert_int_eq(shmd_lock(theirs, SHMD_LOCK_EXCLUSIVE, SHMD_FOREVER), 0);
+                shmd_close(theirs);
+        }
+        child_join(&waiter);
+        shmd_disconnect(other);
+}
+END_TEST
+
 static void wait_for_the_end(int channel, void *userdata) {
         struct shmd *mine = client_connect();
         struct shmd_segment *opened = client_open(mine, "locked", SHMD_READ_ONLY);
@@ -1124,6 +1159,7 @@ static Suite *lock_suite(void) {
         tcase_add_test(tests, test_condition_of_readers);
         tcase_add_test(tests, test_threads_come_and_go);
         tcase_add_test(tests, test_condition_and_death);
+        tcase_add_loop_test(tests, test_condition_left_alone, 0, 4);
         tcase_add_test(tests, test_condition_given_up);
         tcase_add_test(tests, test_killed_at_any_moment);
         tcase_add_test(tests, test_word_changed);
