@@ -379,7 +379,10 @@ int shmd_read_copy(struct shmd_segment *segment, uint64_t offset, void *buffer, 
  * shmd_bell_open() gives this holder's number, the same each time. Errors: -EUSERS: all numbers are taken.
  */
 int shmd_bell_open(struct shmd_segment *segment, uint32_t *ret_number);
-/* The descriptor, an eventfd, to poll for reading; borrowed; read by shmd_bell_wait() alone. Opens the bell. */
+/*
+ * The descriptor, an eventfd, to poll for reading; borrowed; read by shmd_bell_wait() alone. Opens the bell. Who polls it polls
+ * shmd_poll_fd(), too: only by the connection does a daemon that comes anew hear of the bell.
+ */
 int shmd_bell_fd(struct shmd_segment *segment);
 /*
  * Waits until the bell has been rung since the last time, and gives how often; ret_rings may be NULL. Makes a system call only
