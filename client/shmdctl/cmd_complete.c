@@ -60,28 +60,13 @@ static void offer_words(const struct completion *completion, const char *words) 
                 offer(completion, word, "");
 }
 
-static void offer_values(struct completion *completion, const char *option) {
-        static const struct {
-                const char *option, *words;
-        } values[] = {
-                { "kind", "shmd posix sysv all" },
-                { "lifetime", "persist holders creator linger=" },
-                { "huge", "2M 1G" },
-                { "sort", "size resident holders opens name id" },
-                { "mode", "0600 0640 0660 0644 0666" },
-                { "min-age", "10min 1h 1d 7d" },
-        };
-
-        if (strcmp(option, "columns") == 0)
+static void offer_values(struct completion *completion, const struct option_info *option) {
+        if (strcmp(option->name, "columns") == 0)
                 offer_columns(completion);
-        else if (strcmp(option, "socket") == 0 || strcmp(option, "file") == 0 || strcmp(option, "rules") == 0 ||
-                 strcmp(option, "output") == 0)
-                puts(":files");
-        else if (strcmp(option, "uid") == 0)
-                puts(":users");
-        for (size_t i = 0; i < ELEMENTSOF(values); i++)
-                if (strcmp(option, values[i].option) == 0)
-                        offer_words(completion, values[i].words);
+        else if (option->values && option->values[0] == ':')
+                puts(option->values);
+        else if (option->values)
+                offer_words(completion, option->values);
 }
 
 /* "--option=va": the part before the value is in each candidate. False if it is none that takes one. */
@@ -95,7 +80,7 @@ static bool complete_long(struct completion *completion, uint64_t set) {
         completion->prefix = before;
         completion->word = equals + 1;
         completion->word_size = strlen(completion->word);
-        offer_values(completion, option.name);
+        offer_values(completion, &option);
         return true;
 }
 
@@ -209,7 +194,7 @@ static void complete(struct completion *completion, int n_words, char **words) {
         completion->word_size = strlen(completion->word);
         completion->prefix = "";
         if (option.name)
-                offer_values(completion, option.name);
+                offer_values(completion, &option);
         else if (completion->word[0] == '-') {
                 if (!complete_long(completion, set))
                         options_visit(set, offer_option, completion);

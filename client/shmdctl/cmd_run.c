@@ -126,8 +126,6 @@ int cmd_run(struct ctl *ctl, int n_arguments, char **arguments) {
 
         (void) n_arguments;
         (void) arguments;
-        if (options->create.lifetime == SHMD_LIFETIME_CREATOR)
-                return fail_usage(ctl, "--lifetime creator: the connection of a program's own calls comes and goes; see holders");
         if (is_required(options)) {
                 status = connect_to_daemon(ctl);
                 if (status != STATUS_DONE)

@@ -74,7 +74,7 @@ static const struct command commands[] = {
           "status is the program's; 127 if there is no such program, 126 if it can't be run.\n"
           "Lifetimes of what it makes: persist, until it unlinks it; holders, until nobody has it open or mapped any\n"
           "more; linger=SECONDS, so long after that.\n",
-          OPTION_LIFETIME | OPTION_PREFIX | OPTION_REQUIRED, 0, 0, PROGRAM_MUST, cmd_run, NULL },
+          OPTION_RUN_LIFETIME | OPTION_PREFIX | OPTION_REQUIRED, 0, 0, PROGRAM_MUST, cmd_run, NULL },
         { "wait", "NAME", "wait until a name is published",
           "Takes read permission. Prints nothing, or with --json what show would.\n", OPTION_TIMEOUT, 1, 1, PROGRAM_NONE,
           cmd_wait, NULL },

@@ -64,6 +64,14 @@ static int set_lifetime(struct ctl *ctl, const char *argument) {
         return problem ? complain(ctl, "--lifetime", argument, problem) : 0;
 }
 
+static int set_run_lifetime(struct ctl *ctl, const char *argument) {
+        if (set_lifetime(ctl, argument) < 0)
+                return -1;
+        if (ctl->options.create.lifetime == SHMD_LIFETIME_CREATOR)
+                return complain(ctl, "--lifetime", argument, "the connection of a program's own calls comes and goes; see holders");
+        return 0;
+}
+
 static int set_label(struct ctl *ctl, const char *argument) {
         struct options *options = &ctl->options;
         const char *problem = parse_label(argument, options->labels, sizeof(options->labels));
@@ -215,6 +223,7 @@ struct option_row {
         char letter;          /* 0: none */
         const char *argument; /* NULL: takes none; in brackets: may be left out */
         const char *help;
+        const char *values; /* as in struct option_info */
         int (*set)(struct ctl *ctl, const char *argument);
         size_t flag; /* without a function: the bool in struct options that it sets */
 };
@@ -223,7 +232,7 @@ struct option_row {
 
 /* In the order of enum option_bit. */
 static const struct option_row rows[] = {
-        { "socket", 0, "PATH", "the daemon that listens there", .set = set_socket },
+        { "socket", 0, "PATH", "the daemon that listens there", .values = ":files", .set = set_socket },
         { "user", 0, NULL, "your own daemon, started if need be", .set = set_user },
         { "system", 0, NULL, "the system's daemon", .set = set_system },
         { "json", 0, NULL, "one JSON document instead of a table or text", FLAG(json) },
@@ -234,13 +243,16 @@ static const struct option_row rows[] = {
         { "columns", 'o', "COLUMNS", "what to show, separated by commas; +COLUMNS: besides the default", .set = set_columns },
         { "all", 'a', NULL, "also segments without a name: unlinked and still held, or not yet published", FLAG(all) },
         { "bytes", 'b', NULL, "sizes exactly, in bytes", FLAG(bytes) },
-        { "mode", 'm', "MODE", "permission bits in octal, less the umask (default: 0600)", .set = set_mode },
-        { "lifetime", 0, "LIFETIME", "persist (default), linger=SECONDS, holders or creator", .set = set_lifetime },
+        { "mode", 'm', "MODE", "permission bits in octal, less the umask (default: 0600)",
+          .values = "0600 0640 0660 0644 0666", .set = set_mode },
+        { "lifetime", 0, "LIFETIME", "persist (default), linger=SECONDS, holders or creator",
+          .values = "persist holders creator linger=", .set = set_lifetime },
         { "label", 'l', "KEY=VALUE", "a label; may be given several times", .set = set_label },
         { "maximum", 0, "SIZE", "resizable up to so much, all of which is charged", .set = set_maximum },
-        { "huge", 0, "[=2M|1G]", "of huge pages (default: 2M); sizes are rounded up to them", .set = set_huge },
+        { "huge", 0, "[=2M|1G]", "of huge pages (default: 2M); sizes are rounded up to them",
+          .values = "2M 1G", .set = set_huge },
         { "prealloc", 0, NULL, "all its pages are there from the beginning, or it fails", FLAG(preallocate) },
-        { "file", 0, "PATH", "of that regular file, as large as it is", .set = set_file },
+        { "file", 0, "PATH", "of that regular file, as large as it is", .values = ":files", .set = set_file },
         { "read-only", 0, NULL, "nobody can write it; needs no write permission for the file", FLAG(read_only) },
         { "replace", 0, NULL, "take the name from a segment that has it, in the same step", FLAG(replace) },
         { "offset", 0, "BYTES", "begin there", .set = set_offset },
@@ -250,22 +262,29 @@ static const struct option_row rows[] = {
         { "snapshot", 0, NULL, "begin with what is there already, then a mark", FLAG(snapshot) },
         { "count", 'c', "N", "end after so many events", .set = set_count },
         { "purge", 0, NULL, "keep nothing for the next daemon", FLAG(purge) },
-        { "kind", 0, "KIND", "shmd, posix (files in /dev/shm), sysv, or all (default)", .set = set_kind },
-        { "min-age", 0, "TIME", "not used for so long: 90s, 10min, 2h, 7d (default: 1h for shmd, else 0)", .set = set_min_age },
-        { "uid", 0, "USER", "of that user, by name or number", .set = set_uid },
+        { "kind", 0, "KIND", "shmd, posix (files in /dev/shm), sysv, or all (default)",
+          .values = "shmd posix sysv all", .set = set_kind },
+        { "min-age", 0, "TIME", "not used for so long: 90s, 10min, 2h, 7d (default: 1h for shmd, else 0)",
+          .values = "10min 1h 1d 7d", .set = set_min_age },
+        { "uid", 0, "USER", "of that user, by name or number", .values = ":users", .set = set_uid },
         { "all-namespaces", 0, NULL, "also in the IPC and mount namespaces of other processes", FLAG(all_namespaces) },
         { "dry-run", 0, NULL, "only tell what would be freed", FLAG(dry_run) },
         { "yes", 'y', NULL, "do not ask", FLAG(yes) },
-        { "rules", 0, "[=FILE]", "what the [reclaim] sections of shmd.conf(5) say, without asking", .set = set_rules },
+        { "rules", 0, "[=FILE]", "what the [reclaim] sections of shmd.conf(5) say, without asking",
+          .values = ":files", .set = set_rules },
         { "leaks", 0, NULL, "also what has leaked, of all kinds", FLAG(leaks) },
-        { "output", 0, "FILE", "write to that file, which is there as a whole or not at all", .set = set_output },
+        { "output", 0, "FILE", "write to that file, which is there as a whole or not at all",
+          .values = ":files", .set = set_output },
         { "once", 0, NULL, "one picture, not a live one", FLAG(once) },
-        { "sort", 0, "COLUMN", "by size, resident, holders, opens, name or id (default: resident)", .set = set_sort },
+        { "sort", 0, "COLUMN", "by size, resident, holders, opens, name or id (default: resident)",
+          .values = "size resident holders opens name id", .set = set_sort },
         { "interval", 0, "SECONDS", "between two pictures (default: 1)", .set = set_interval },
         { "shared", 0, NULL, "together with others that share it", FLAG(shared) },
         { "create", 0, NULL, "if there is no such segment, make one, which goes with its last holder", FLAG(create_missing) },
         { "sysv-key", 0, "KEY", "a SysV segment of the kernel, with that key (0: none)", .set = set_sysv_key },
         { "sysv-id", 0, "SHMID", "a name for the SysV segment of that id, which is there", .set = set_sysv_id },
+        { "lifetime", 0, "LIFETIME", "persist (default), linger=SECONDS or holders",
+          .values = "persist holders linger=", .set = set_run_lifetime },
         { "prefix", 0, "PREFIX", "what all names begin with in the daemon, such as job-7/", .set = set_prefix },
         { "required", 0, NULL, "without a daemon fail, instead of running the program natively", FLAG(required) },
 };
@@ -361,7 +380,7 @@ int options_parse(struct ctl *ctl, int n_words, char **words, uint64_t set, bool
 /* --- telling of them --- */
 
 static struct option_info info_of(const struct option_row *row) {
-        return (struct option_info) { row->name, row->argument, row->help };
+        return (struct option_info) { row->name, row->argument, row->help, row->values };
 }
 
 static const struct option_row *row_of_word(uint64_t set, const char *word) {

@@ -163,8 +163,9 @@ enum option_bit {
         OPTION_CREATE = UINT64_C(1) << 39,
         OPTION_SYSV_KEY = UINT64_C(1) << 40,
         OPTION_SYSV_ID = UINT64_C(1) << 41,
-        OPTION_PREFIX = UINT64_C(1) << 42,
-        OPTION_REQUIRED = UINT64_C(1) << 43,
+        OPTION_RUN_LIFETIME = UINT64_C(1) << 42,
+        OPTION_PREFIX = UINT64_C(1) << 43,
+        OPTION_REQUIRED = UINT64_C(1) << 44,
 };
 
 /* Whether a command takes "-- PROGRAM...". */
@@ -203,6 +204,7 @@ struct option_info {
         const char *name;     /* the long one */
         const char *argument; /* NULL: takes none; in brackets: may be left out */
         const char *help;
+        const char *values; /* some that it takes, between blanks; or what the shell knows, such as ":files"; or NULL */
 };
 
 /* An option of a set by a word of a command line, as -o, --columns or --columns=id. */

@@ -21,6 +21,10 @@ test_command() {
         grep -q '^reclaim	' "$out" && grep -q '^list	' "$out" || fail "commands: $(cat "$out")"
         expect 0 shmdctl complete -- --no-headings list --col
         grep -q '^--columns	' "$out" || fail "options: $(cat "$out")"
+        expect 0 shmdctl complete -- create --lifetime ''
+        cut -f 1 "$out" | xargs | grep -qx 'persist holders creator linger=' || fail "lifetimes of create: $(cat "$out")"
+        expect 0 shmdctl complete -- run --lifetime= # which refuses creator
+        cut -f 1 "$out" | xargs | grep -qx -e '--lifetime=persist --lifetime=holders --lifetime=linger=' || fail "of run: $(cat "$out")"
         expect 0 shmdctl complete -- nonsense ''
         [ ! -s "$out" ] || fail "candidates: $(cat "$out")"
         expect 0 env SHMD_SOCKET=/nonexistent/socket "$SHMD_TEST_SHMDCTL" complete -- show ''
