@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "util.h"
+#include "words.h"
 
 #define SECTION "reclaim "
 #define USEC UINT64_C(1000000)
@@ -29,25 +30,6 @@ bool rules_is_section(const char *section) {
 
 /* --- values --- */
 
-/* Digits with at most six after a point, as microseconds of a unit of one second. */
-static bool parse_number(const char *text, size_t length, uint64_t *ret) {
-        uint64_t value = 0, fraction = 0, weight = USEC;
-        size_t i = 0;
-
-        for (; i < length && isdigit((unsigned char) text[i]); i++)
-                if (__builtin_mul_overflow(value, UINT64_C(10), &value) ||
-                    __builtin_add_overflow(value, (uint64_t) (text[i] - '0'), &value))
-                        return false;
-        if (i == 0)
-                return false;
-        if (i < length && text[i] == '.')
-                for (i++; i < length && isdigit((unsigned char) text[i]); i++) {
-                        weight /= 10;
-                        fraction += weight * (uint64_t) (text[i] - '0');
-                }
-        return i == length && !__builtin_mul_overflow(value, USEC, &value) && !__builtin_add_overflow(value, fraction, ret);
-}
-
 bool rules_parse_time(const char *text, uint64_t *ret_usec) {
         static const struct {
                 const char *name;
@@ -65,7 +47,7 @@ bool rules_parse_time(const char *text, uint64_t *ret_usec) {
                         break;
                 }
         }
-        if (!parse_number(text, length, &usec) || __builtin_mul_overflow(usec, factor, &usec))
+        if (!words_parse_seconds(text, length, &usec) || __builtin_mul_overflow(usec, factor, &usec))
                 return false;
         *ret_usec = usec;
         return true;

@@ -11,6 +11,7 @@
  * can't have from the daemon would hide a failure until somebody looks for it in the other place.
  */
 #include "internal.h"
+#include "words.h"
 
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -91,39 +92,14 @@ static const char *describe(int error) {
 
 /* --- the environment --- */
 
-static bool read_linger(const char *text, uint64_t *ret_usec) {
-        uint64_t unit = 1000000, usec = 0;
-        bool fraction = false;
+static void read_lifetime(const char *text) {
+        const char *problem = words_parse_lifetime(text, false, &options.lifetime, &options.linger_usec);
+        char what[160];
 
-        if (*text == '\0' || strlen(text) > 16)
-                return false;
-        for (; *text; text++) {
-                if (*text == '.' && !fraction) {
-                        fraction = true;
-                        continue;
-                }
-                if (*text < '0' || *text > '9')
-                        return false;
-                if (fraction)
-                        unit /= 10;
-                usec = fraction ? usec + (uint64_t) (*text - '0') * unit : usec * 10 + (uint64_t) (*text - '0') * 1000000;
-        }
-        *ret_usec = usec;
-        return true;
-}
-
-static bool read_lifetime(const char *text) {
-        static const char linger[] = "linger=";
-
-        if (strcmp(text, "persist") == 0)
-                options.lifetime = WIRE_LIFETIME_PERSIST;
-        else if (strcmp(text, "holders") == 0)
-                options.lifetime = WIRE_LIFETIME_HOLDERS;
-        else if (strncmp(text, linger, strlen(linger)) == 0 && read_linger(text + strlen(linger), &options.linger_usec))
-                options.lifetime = WIRE_LIFETIME_LINGER;
-        else
-                return false;
-        return true;
+        if (!problem)
+                return;
+        (void) snprintf(what, sizeof(what), "%s, so persist is taken: $SHMD_PRELOAD_LIFETIME is ", problem);
+        warn_once(what, text);
 }
 
 /* With a component behind it, it has to be a name. */
@@ -161,8 +137,8 @@ static void read_environment(void) {
         required = word && strcmp(word, "1") == 0;
         if (word && !required && word[0] != '\0' && strcmp(word, "0") != 0)
                 warn_once("neither 1 nor 0, so no daemon is required: $SHMD_PRELOAD_REQUIRED is ", word);
-        if (lifetime && !read_lifetime(lifetime))
-                warn_once("not a lifetime, so persist is taken: $SHMD_PRELOAD_LIFETIME is ", lifetime);
+        if (lifetime)
+                read_lifetime(lifetime);
         if (prefix && !read_prefix(prefix))
                 warn_once("not the beginning of a name, so none is taken: $SHMD_PRELOAD_PREFIX is ", prefix);
 }

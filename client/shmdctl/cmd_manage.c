@@ -5,6 +5,8 @@
  */
 #include "shmdctl.h"
 
+#include "words.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -173,7 +175,7 @@ static int lifetime_by_id(struct ctl *ctl, uint64_t id, const void *what) {
 int cmd_lifetime(struct ctl *ctl, int n_arguments, char **arguments) {
         static const struct change change = { "change the lifetime of", lifetime_by_name, lifetime_by_id, NULL };
         struct lifetime wanted;
-        const char *problem = parse_lifetime(arguments[1], &wanted.lifetime, &wanted.linger_usec);
+        const char *problem = words_parse_lifetime(arguments[1], true, &wanted.lifetime, &wanted.linger_usec);
 
         (void) n_arguments;
         if (problem)

@@ -6,6 +6,7 @@
 #include "shmdctl.h"
 
 #include "scan.h"
+#include "words.h"
 
 #include <getopt.h>
 #include <string.h>
@@ -58,18 +59,20 @@ static int set_mode(struct ctl *ctl, const char *argument) {
 
 static int set_lifetime(struct ctl *ctl, const char *argument) {
         struct shmd_create_options *create = &ctl->options.create;
-        const char *problem = parse_lifetime(argument, &create->lifetime, &create->linger_usec);
+        const char *problem = words_parse_lifetime(argument, true, &create->lifetime, &create->linger_usec);
 
         ctl->options.lifetime_given = true;
         return problem ? complain(ctl, "--lifetime", argument, problem) : 0;
 }
 
 static int set_run_lifetime(struct ctl *ctl, const char *argument) {
-        if (set_lifetime(ctl, argument) < 0)
-                return -1;
-        if (ctl->options.create.lifetime == SHMD_LIFETIME_CREATOR)
-                return complain(ctl, "--lifetime", argument, "the connection of a program's own calls comes and goes; see holders");
-        return 0;
+        struct shmd_create_options *create = &ctl->options.create;
+        const char *problem = words_parse_lifetime(argument, false, &create->lifetime, &create->linger_usec);
+
+        if (problem && strcmp(argument, "creator") == 0)
+                problem = "the connection of a program's own calls comes and goes; see holders";
+        ctl->options.lifetime_given = true;
+        return problem ? complain(ctl, "--lifetime", argument, problem) : 0;
 }
 
 static int set_label(struct ctl *ctl, const char *argument) {

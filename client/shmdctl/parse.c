@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "rules.h"
 #include "shmdctl.h"
+#include "words.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -170,53 +171,14 @@ const char *parse_mode_change(const char *text, uint32_t mode, uint32_t *ret_mod
         return NULL;
 }
 
-/* --- lifetimes --- */
+/* --- times --- */
 
 const char *parse_seconds(const char *text, uint64_t *ret_usec) {
-        static const char problem[] = "not a number of seconds";
-        uint64_t seconds, usec = 0;
-        const char *end = is_digit(*text) ? parse_digits(text, 10, &seconds) : NULL;
-
-        if (!end || seconds > UINT64_MAX / USEC_PER_SECOND - 1)
-                return problem;
-        if (*end == '.') {
-                end++;
-                for (uint64_t weight = USEC_PER_SECOND / 10; is_digit(*end); end++, weight /= 10)
-                        usec += weight * (uint64_t) (*end - '0');
-        }
-        if (*end)
-                return problem;
-        *ret_usec = seconds * USEC_PER_SECOND + usec;
-        return NULL;
+        return words_parse_seconds(text, strlen(text), ret_usec) ? NULL : words_not_seconds;
 }
 
 const char *parse_duration(const char *text, uint64_t *ret_usec) {
         return rules_parse_time(text, ret_usec) ? NULL : "not a time such as 90s, 10min, 2h or 7d";
-}
-
-const char *parse_lifetime(const char *text, uint32_t *ret_lifetime, uint64_t *ret_linger_usec) {
-        static const char linger[] = "linger=";
-        uint64_t linger_usec = 0;
-        uint32_t lifetime;
-        const char *problem = NULL;
-
-        if (strcmp(text, "persist") == 0)
-                lifetime = SHMD_LIFETIME_PERSIST;
-        else if (strcmp(text, "holders") == 0)
-                lifetime = SHMD_LIFETIME_HOLDERS;
-        else if (strcmp(text, "creator") == 0)
-                lifetime = SHMD_LIFETIME_CREATOR;
-        else if (strncmp(text, linger, strlen(linger)) == 0) {
-                lifetime = SHMD_LIFETIME_LINGER;
-                problem = parse_seconds(text + strlen(linger), &linger_usec);
-        } else
-                problem = "not one of persist, linger=SECONDS, holders, creator";
-        if (problem)
-                return problem;
-
-        *ret_lifetime = lifetime;
-        *ret_linger_usec = linger_usec;
-        return NULL;
 }
 
 /* --- prefixes --- */

@@ -227,7 +227,6 @@ const char *parse_size(const char *text, uint64_t *ret_bytes);
 const char *parse_mode(const char *text, uint32_t *ret_mode);
 /* As chmod(1) has it: octal, or symbolic changes to a mode. */
 const char *parse_mode_change(const char *text, uint32_t mode, uint32_t *ret_mode);
-const char *parse_lifetime(const char *text, uint32_t *ret_lifetime, uint64_t *ret_linger_usec);
 /* What names can begin with, and be long enough. */
 const char *parse_prefix(const char *text);
 /* Such as 5 or 0.25. */

@@ -137,6 +137,11 @@ test_lifetimes() {
         json 'j["linger_usec"] == 1234500000'
         end -TERM
         expect 0 shmdctl rm lingers
+        stay lingers 4096 --lifetime linger=18446744073709.551615 # all that shmdctl takes is taken
+        expect 0 shmdctl --json show lingers
+        json 'j["lifetime"].startswith("linger") and j["linger_usec"] == (1 << 64) - 1'
+        end -TERM
+        expect 0 shmdctl rm lingers
 }
 
 # --- SysV ---
@@ -270,7 +275,13 @@ test_usage() {
         expect 1 env SHMD_PRELOAD_LIBRARY="$PWD/nothing" "$SHMD_TEST_SHMDCTL" run -- true
         errs_like 'cannot preload'
         expect 0 env SHMD_PRELOAD_LIFETIME=never SHMD_PRELOAD_PREFIX=a//b "$SHMD_TEST_SHMDCTL" run -- "$calls" data
-        errs_like '^libshmd-preload: not a lifetime.*never$'
+        errs_like '^libshmd-preload: not one of persist.*, holders, so.*never$'
+        for seconds in . '' 1.2.3 -1 18446744073710 9999999999999999999; do
+                expect 0 env SHMD_PRELOAD_LIFETIME=linger=$seconds "$SHMD_TEST_SHMDCTL" run -- "$calls" data
+                errs_like "^libshmd-preload: not a number of seconds up to 18446744073709.* linger=$seconds\$"
+                expect 2 shmdctl run --lifetime "linger=$seconds" -- true
+                errs_like 'not a number of seconds up to 18446744073709'
+        done
         for setting in SHMD_PRELOAD_DAEMON=mine SHMD_PRELOAD_REQUIRED=yes; do
                 expect 0 env "$setting" "$SHMD_TEST_SHMDCTL" run -- "$calls" data
                 errs_like "^libshmd-preload: neither .*\\\$${setting%=*} is ${setting#*=}$"
