@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "log.h"
+#include "utf8.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -65,13 +66,7 @@ void log_setup(enum log_target target, int max_level) {
         log_max_level = max_level;
 }
 
-/* --- to the journal --- */
-
-struct journal_entry {
-        char text[8][640];
-        struct iovec part[8];
-        int count;
-};
+/* --- what clients choose --- */
 
 /* What clients choose is in the text: no line of it may look like one of ours, or move a terminal's cursor. */
 static void clean(char *text) {
@@ -79,6 +74,27 @@ static void clean(char *text) {
                 if ((unsigned char) *text < ' ' || *text == 0x7f)
                         *text = '?';
 }
+
+/* Nor may it look like something else to people. */
+static void clean_message(char *text) {
+        clean(text);
+        while (*text) {
+                uint32_t point = 0;
+                size_t length = utf8_decode(text, strnlen(text, 4), &point);
+
+                if (length > 0 && (utf8_is_control(point) || utf8_is_hidden(point)))
+                        memset(text, '?', length);
+                text += MAX(length, 1u);
+        }
+}
+
+/* --- to the journal --- */
+
+struct journal_entry {
+        char text[8][640];
+        struct iovec part[8];
+        int count;
+};
 
 static void _printf_(2, 3) entry_add(struct journal_entry *entry, const char *format, ...) {
         char *text = entry->text[entry->count];
@@ -176,7 +192,7 @@ void log_fields(int level, const struct log_fields *fields, const char *format, 
         va_start(ap, format);
         (void) vsnprintf(message, sizeof(message), format, ap);
         va_end(ap);
-        clean(message);
+        clean_message(message);
 
         deliver_or_count(level, fields, message);
         errno = saved;

@@ -5,68 +5,23 @@
 #include <string.h>
 
 #include "protocol.h"
-
-/*
- * One code point of UTF-8 (RFC 3629: no overlong form, no surrogate, nothing
- * past U+10FFFF). Gives its length in bytes, or 0 if it is none.
- */
-static size_t utf8_decode(const unsigned char *s, size_t size, uint32_t *ret_point) {
-        static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-        uint32_t point;
-        size_t length;
-
-        if (s[0] < 0x80) {
-                *ret_point = s[0];
-                return 1;
-        }
-        if (s[0] >= 0xc2 && s[0] <= 0xdf) {
-                length = 2;
-                point = s[0] & 0x1f;
-        } else if (s[0] >= 0xe0 && s[0] <= 0xef) {
-                length = 3;
-                point = s[0] & 0x0f;
-        } else if (s[0] >= 0xf0 && s[0] <= 0xf4) {
-                length = 4;
-                point = s[0] & 0x07;
-        } else
-                return 0;
-
-        if (size < length)
-                return 0;
-        for (size_t i = 1; i < length; i++) {
-                if ((s[i] & 0xc0) != 0x80)
-                        return 0;
-                point = point << 6 | (s[i] & 0x3f);
-        }
-        if (point < least[length] || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff))
-                return 0;
-
-        *ret_point = point;
-        return length;
-}
-
-/* C0, DEL and C1: terminals act on all of them. */
-static bool is_control(uint32_t point) {
-        return point < 0x20 || (point >= 0x7f && point < 0xa0);
-}
+#include "utf8.h"
 
 size_t name_character_size(const char *s) {
         uint32_t point;
-        size_t length = utf8_decode((const unsigned char *) s, strnlen(s, 4), &point);
+        size_t length = utf8_decode(s, strnlen(s, 4), &point);
 
-        return length == 0 || is_control(point) ? 0 : length;
+        return length == 0 || utf8_is_control(point) ? 0 : length;
 }
 
 static enum name_verdict characters_check(const char *name, size_t size) {
-        const unsigned char *s = (const unsigned char *) name;
-
         for (size_t i = 0; i < size;) {
                 uint32_t point;
-                size_t length = utf8_decode(s + i, size - i, &point);
+                size_t length = utf8_decode(name + i, size - i, &point);
 
                 if (length == 0)
                         return NAME_NOT_UTF8;
-                if (is_control(point))
+                if (utf8_is_control(point))
                         return NAME_CONTROL_CHARACTER;
                 i += length;
         }

@@ -86,20 +86,12 @@ static bool complete_long(struct completion *completion, uint64_t set) {
 
 /* --- names --- */
 
-/* What a terminal may be shown, a line for each. */
-static bool is_plain(const char *name) {
-        for (const char *c = name; *c; c++)
-                if ((unsigned char) *c < 0x20 || *c == 0x7f)
-                        return false;
-        return true;
-}
-
 static int offer_segment(const struct shmd_stat *stat, void *userdata) {
         const struct completion *completion = userdata;
         char meaning[TEXT_SIZE_MAX + 100], size[TEXT_SIZE_MAX];
 
         /* One that begins with a dash would be an option; it has to be typed with a slash. */
-        if (!is_plain(stat->name) || (stat->name[0] == '-' && !completion->prefix[0]))
+        if (!text_is_plain(stat->name) || (stat->name[0] == '-' && !completion->prefix[0]))
                 return 0;
         snprintf(meaning, sizeof(meaning), "%s of %s", format_size(stat->size_bytes, false, size), user_name(stat->uid));
         offer(userdata, stat->name, meaning);
@@ -125,7 +117,7 @@ static void offer_leaks(struct completion *completion) {
         signal(SIGIO, SIG_IGN);
         if (scan_posix(&scan) == 0 && scan_sysv(&scan) == 0)
                 for (size_t i = 0; i < scan.count; i++)
-                        if (scan.finds[i].verdict == SCAN_LEAKED && is_plain(scan.finds[i].name) && scan.finds[i].name[0] != '-')
+                        if (scan.finds[i].verdict == SCAN_LEAKED && text_is_plain(scan.finds[i].name) && scan.finds[i].name[0] != '-')
                                 offer(completion, scan.finds[i].name, scan_kind_name(scan.finds[i].kind));
         offer_names(completion);
 }

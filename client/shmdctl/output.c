@@ -53,7 +53,7 @@ void table_add_row(struct libscols_table *table, size_t n_cells, const char *con
         if (!line)
                 fail_memory();
         for (size_t i = 0; i < n_cells; i++) {
-                if (scols_line_set_data(line, i, cells[i]) < 0)
+                if (scols_line_refer_data(line, i, text_for_screen(cells[i])) < 0)
                         fail_memory();
         }
 }

@@ -240,8 +240,12 @@ const char *parse_owner(const char *text, uid_t *ret_uid, gid_t *ret_gid);
 
 /* --- text.c --- */
 
-/* Prints with all that a terminal might act on, or that is not UTF-8, escaped. */
+/* Prints with all that a terminal might act on, that nobody would see, or that is not UTF-8, escaped. */
 void print_escaped(FILE *file, const char *text);
+/* Whether print_escaped() would print it as it is, but for what is not UTF-8. */
+bool text_is_plain(const char *text);
+/* A copy in which this has been done but for single bytes, which libsmartcols and top see to. The caller frees it. */
+char *text_for_screen(const char *text);
 /* A copy with what is not UTF-8 replaced, for JSON. The caller frees it. */
 char *text_to_utf8(const char *text);
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "shmdctl.h"
+#include "utf8.h"
 
 #include <errno.h>
 #include <grp.h>
@@ -13,51 +14,57 @@
 
 /* --- characters --- */
 
-static bool is_continuation(unsigned char byte) {
-        return (byte & 0xc0) == 0x80;
+static size_t decode(const char *text, uint32_t *ret_point) {
+        return utf8_decode(text, strnlen(text, 4), ret_point);
 }
 
-/* The length of the character at the start of a string, and its code point; 0 if it is not UTF-8. */
-static size_t utf8_decode(const char *text, uint32_t *ret_point) {
-        static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
-        const unsigned char *s = (const unsigned char *) text;
-        size_t length = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
-        uint32_t point;
+static bool is_unsafe(uint32_t point) {
+        return utf8_is_control(point) || utf8_is_hidden(point);
+}
 
-        if (length == 0)
-                return 0;
-        point = length == 1 ? s[0] : s[0] & (0x7fu >> length);
-        for (size_t i = 1; i < length; i++) {
-                if (!is_continuation(s[i])) /* the terminating zero is none either */
-                        return 0;
-                point = point << 6 | (s[i] & 0x3f);
+bool text_is_plain(const char *text) {
+        while (*text) {
+                uint32_t point;
+                size_t length = decode(text, &point);
+
+                if (length > 0 && is_unsafe(point))
+                        return false;
+                text += length > 0 ? length : 1;
         }
-        if (point < least[length] || point > 0x10ffff || (point >= 0xd800 && point <= 0xdfff))
-                return 0;
-
-        *ret_point = point;
-        return length;
+        return true;
 }
 
-/* C0, DEL and C1, which terminals act on, and what turns the direction of writing. */
-static bool is_dangerous(uint32_t point) {
-        return point < 0x20 || (point >= 0x7f && point < 0xa0) || (point >= 0x202a && point <= 0x202e) ||
-               (point >= 0x2066 && point <= 0x2069);
+/* bytes: also those that are control characters, or no UTF-8. */
+static char *escape(const char *text, bool bytes) {
+        char *copy = malloc(4 * strlen(text) + 1);
+        char *end = copy;
+
+        if (!copy)
+                fail_memory();
+        while (*text) {
+                uint32_t point = 0;
+                size_t length = decode(text, &point);
+
+                if (length > 1 && is_unsafe(point))
+                        end += sprintf(end, point > 0xffff ? "\\U%08" PRIx32 : "\\u%04" PRIx32, point);
+                else if (bytes && (length == 0 || is_unsafe(point)))
+                        end += sprintf(end, "\\x%02x", (unsigned char) *text);
+                else
+                        end = mempcpy(end, text, MAX(length, 1u));
+                text += MAX(length, 1u);
+        }
+        *end = 0;
+        return copy;
 }
 
 void print_escaped(FILE *file, const char *text) {
-        while (*text) {
-                uint32_t point;
-                size_t length = utf8_decode(text, &point);
+        _cleanup_(freep) char *copy = escape(text, true);
 
-                if (length > 0 && !is_dangerous(point))
-                        fwrite(text, 1, length, file);
-                else if (length > 1)
-                        fprintf(file, "\\u%04" PRIx32, point);
-                else
-                        fprintf(file, "\\x%02x", (unsigned char) *text);
-                text += length > 0 ? length : 1;
-        }
+        fputs(copy, file);
+}
+
+char *text_for_screen(const char *text) {
+        return escape(text, false);
 }
 
 char *text_to_utf8(const char *text) {
@@ -69,7 +76,7 @@ char *text_to_utf8(const char *text) {
                 fail_memory();
         while (*text) {
                 uint32_t point;
-                size_t length = utf8_decode(text, &point);
+                size_t length = decode(text, &point);
 
                 end = length > 0 ? mempcpy(end, text, length) : mempcpy(end, replacement, 3);
                 text += length > 0 ? length : 1;

@@ -31,7 +31,9 @@ static size_t page_lines(void) {
 /* --- drawing --- */
 
 /* As much of a text as has room, nothing in it that a terminal might act on. */
-static void draw_text(int line, int column, const char *text) {
+static void draw_text(int line, int column, const char *unsafe) {
+        _cleanup_(freep) char *copy = text_for_screen(unsafe);
+        const char *text = copy;
         int room = COLS - column, used = 0;
         mbstate_t state = { 0 };
 

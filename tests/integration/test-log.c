@@ -201,7 +201,7 @@ static void break_a_rule(void) {
         struct raw raw = RAW_INIT;
         struct raw_reply reply;
 
-        ck_assert_int_eq(prctl(PR_SET_NAME, "x\nshmd: \033[2J"), 0);
+        ck_assert_int_eq(prctl(PR_SET_NAME, "x\nshmd: \033[2J\u202e"), 0);
         raw_connect(&raw, the_daemon.socket);
         ck_assert_int_eq(raw_send(&raw, "short", 5, NULL, 0), 0);
         raw_receive(&raw, &reply);
@@ -216,6 +216,7 @@ START_TEST(test_cut_off) {
         expect_log(": it sent something that is no message\n");
         ck_assert(!daemon_log_has(&the_daemon, "\nshmd: ?[2J"));
         ck_assert(!daemon_log_has(&the_daemon, "\033"));
+        ck_assert(!daemon_log_has(&the_daemon, "\u202e"));
         daemon_stop(&the_daemon);
 }
 END_TEST

@@ -449,6 +449,47 @@ test_full_disk() {
         done
 }
 
+# Whatever Unicode has that is not seen, or turns the direction of writing: not on a terminal, and unharmed in JSON.
+test_hidden() {
+        cat >hidden.py <<'PYTHON'
+import subprocess, sys, unicodedata
+shmdctl = sys.argv[1]
+seen = set(map(chr, [*range(0x600, 0x606), 0x6dd, 0x70f, 0x890, 0x891, 0x8e2, 0x110bd, 0x110cd, *range(0x13430, 0x13440)]))
+hidden = [chr(i) for i in range(0xa0, 0x110000) if unicodedata.category(chr(i)) in ("Cf", "Zl", "Zp") and chr(i) not in seen]
+hidden += ["\u034f", "\u115f", "\u180b", "\u3164", "\ufe0f", "\U000e0100"]
+names = ["hidden/" + "".join(hidden[i:i + 12]) for i in range(0, len(hidden), 12)]
+def run(*words, status=0):
+    done = subprocess.run([shmdctl, *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
+    assert done.returncode == status, (words, done)
+    return done.stdout
+def check(text, *wanted):
+    raw = [hex(ord(c)) for c in hidden if c in text]
+    assert not raw and all(w in text for w in wanted), (raw, text)
+for name in names:
+    run("create", name, "4K")
+check(run("list", "-o", "name", "hidden/"), "hidden/\\u00ad\\u061c", "\\u202e", "\\ufeff", "\\U000e0001")
+watch = subprocess.Popen([shmdctl, "watch", "--snapshot", "hidden/"], stdout=subprocess.PIPE, encoding="utf-8")
+told = ""
+while "snapshot-end" not in told:
+    told += watch.stdout.readline()
+watch.kill()
+watch.wait()
+check(told, "\\u00ad", "\\u200b")
+check(run("top", "--once", "--interval", "0.1", "hidden/"), "\\u00ad")
+check(run("show", names[0]), "\\u00ad")
+check(run("rm", "a\u202eb", status=1), '"a\\u202eb"')
+check(run("complete", "--", "show", "hidden/"))
+check(run("leaks", "--kind", "shmd", "--min-age", "0"))
+listed = run("--json", "list", "hidden/")
+assert all(name in listed for name in names), listed
+run("rm", *names)
+run("create", "größe नमस्ते ❤ עברית", "4K") # what is seen is not
+assert "größe नमस्ते ❤ עברית" in run("list", "-o", "name")
+run("rm", "größe नमस्ते ❤ עברית")
+PYTHON
+        expect 0 python3 hidden.py "$SHMD_TEST_SHMDCTL"
+}
+
 test_broken_pipe() {
         status=$( (shmdctl cat video/frames; echo $? >status) 2>err | :; cat status)
         [ "$status" -ne 0 ] || fail "cat into a closed pipe says that all is well"
@@ -474,5 +515,6 @@ test_lock
 test_status
 test_denied
 test_full_disk
+test_hidden
 test_broken_pipe
 expect 0 shmdctl rm plain video/frames 'with space' größe slash

@@ -63,12 +63,14 @@ def press(keys, *texts):
     os.write(terminal, keys + b"\x0c") # and all of it anew, as curses writes but what has changed
     for text in texts:
         wait_for(text)
-wait_for(b"10003 segments")
+wait_for(b"10004 segments")
 wait_for(b"middle")
 press(b"n", b"by name", b"large")
 press(b"\x1bOF", b"small")              # End
 press(b"/many/09", b"names with: many/09", b"many/09")
 press(b"77\n", b"many/0977")
+press(b"\x1b", b"by name", b"large")
+press(b"/hidden\n", b"\\u202ehidden") # not the character itself, which would turn the line
 press(b"\x1b", b"by name", b"large")
 press(b"R", b"reversed", b"small")
 press(b"?", b"names with what follows")
@@ -101,6 +103,7 @@ wait_for(b"$TERM is \"dumb\": say --once")
 _, status = os.waitpid(pid, 0)
 assert os.WEXITSTATUS(status) == 1, status
 PYTHON
+shmdctl create "$(printf '\342\200\256hidden')" 4K || fail "create"
 cat >many.c <<'SOURCE'
 #include <shmd.h>
 #include <stdio.h>
