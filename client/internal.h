@@ -124,6 +124,9 @@ uint64_t process_keeper(void);
 /* The calling thread's umask. */
 mode_t process_umask(void);
 
+/* Its inode number, which is its name; zero where /proc does not tell, which no daemon takes for its own. */
+uint64_t process_ipc_namespace(void);
+
 /* CLOCK_MONOTONIC_COARSE: read in a few nanoseconds, some milliseconds behind. */
 static inline uint64_t coarse_usec(void) {
         struct timespec now;

@@ -4,6 +4,7 @@
 #include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/kcmp.h>
 #include <stdio.h>
 #include <string.h>
@@ -204,4 +205,19 @@ int proc_visit_memory(uint32_t pid, int directory_fd, const struct proc_visitor 
                 return MIN(r, 0);
         r = visit_descriptors(directory_fd, "fd", visitor);
         return r < 0 ? r : visit_numbers(open_directory(directory_fd, "task"), on_thread_descriptors, &threads);
+}
+
+/* --- SysV segments --- */
+
+bool proc_sysv_parse(const char *line, struct proc_sysv *ret_row) {
+        struct proc_sysv row;
+
+        if (sscanf(line,
+                   "%" SCNd64 " %d %" SCNo32 " %" SCNu64 " %" SCNu32 " %" SCNu32 " %" SCNu64 " %" SCNu32 " %" SCNu32
+                   " %" SCNu32 " %*u %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNu64,
+                   &row.key, &row.shmid, &row.mode, &row.size, &row.cpid, &row.lpid, &row.attachments, &row.uid, &row.gid, &row.cuid,
+                   &row.atime, &row.dtime, &row.ctime, &row.rss) != 14)
+                return false;
+        *ret_row = row;
+        return true;
 }

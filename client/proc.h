@@ -51,6 +51,18 @@ struct proc_visitor {
 /* What a process has mapped, and then what it has open. 0 or -errno. */
 int proc_visit_memory(uint32_t pid, int directory_fd, const struct proc_visitor *visitor);
 
+/* A line of /proc/sysvipc/shm */
+struct proc_sysv {
+        int64_t key;
+        uint64_t size, rss, attachments;
+        int64_t atime, dtime, ctime; /* seconds */
+        int shmid;
+        uint32_t mode, uid, gid, cuid;
+        uint32_t cpid, lpid;
+};
+/* False: it is the heading. */
+bool proc_sysv_parse(const char *line, struct proc_sysv *ret_row);
+
 /* The error is about this process, not about the one who asks. */
 static inline bool proc_error_means_gone(int error) {
         return error == -ENOENT || error == -ESRCH;

@@ -128,3 +128,9 @@ mode_t process_umask(void) {
         (void) pthread_sigmask(SIG_SETMASK, &before, NULL);
         return mask;
 }
+
+uint64_t process_ipc_namespace(void) {
+        struct stat st;
+
+        return stat("/proc/self/ns/ipc", &st) == 0 ? st.st_ino : 0;
+}

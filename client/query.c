@@ -6,6 +6,7 @@
  * before, which makes every list end, whatever the daemon sends.
  */
 #include "internal.h"
+#include "measure.h"
 
 #include <string.h>
 
@@ -54,14 +55,14 @@ static bool strings_read(struct reader *reader, const struct shmd_wire_segment *
                name_check(stat->name, wire->name_size, &start, &size) == NAME_OK && start == stat->name;
 }
 
-/* The structure has been taken from the reader; its strings follow there. */
+/* The structure has been taken from the reader; its strings follow there. How much memory it has may be left to measure_segment(). */
 static bool segment_read(struct reader *reader, const struct shmd_wire_segment *wire, struct shmd_stat *ret_stat) {
         if (wire->page_shift > 63)
                 return false;
         *ret_stat = (struct shmd_stat) {
                 .id = wire->id,
                 .size_bytes = wire->size,
-                .resident_bytes = wire->resident,
+                .resident_bytes = wire->flags & SHMD_WIRE_SEGMENT_UNMEASURED ? UINT64_MAX : wire->resident,
                 .linger_usec = wire->linger_usec,
                 .created_usec = wire->created_usec,
                 .opened_usec = wire->opened_usec,
@@ -97,11 +98,14 @@ static bool segment_read(struct reader *reader, const struct shmd_wire_segment *
 static int stat_read(struct shmd *connection, const struct reply *reply, struct shmd_stat *ret_stat) {
         struct reader reader = { reply->tail, reply->tail_size };
         struct shmd_wire_segment wire;
+        struct measure measure = { 0 };
         struct shmd_stat stat;
 
         memcpy(&wire, reply->body, sizeof(wire));
         if (!segment_read(&reader, &wire, &stat) || reader.size > 0)
                 return connection_break(connection);
+        measure_segment(&measure, &stat);
+        measure_done(&measure);
         *ret_stat = stat;
         return 0;
 }
@@ -226,8 +230,18 @@ int list_page_next(struct list_page *page, struct list_cursor *cursor) {
         return 1;
 }
 
-static int list_visit_page(struct shmd *connection, struct list_cursor *cursor, const struct reply *reply,
-                           shmd_list_function function, void *userdata) {
+/* What a list is told to. */
+struct visitor {
+        shmd_list_function function;
+        void *userdata;
+        struct measure measure;
+};
+
+static void visitor_done(struct visitor *visitor) {
+        measure_done(&visitor->measure);
+}
+
+static int list_visit_page(struct shmd *connection, struct list_cursor *cursor, const struct reply *reply, struct visitor *visitor) {
         struct list_page page;
         int r;
 
@@ -235,7 +249,8 @@ static int list_visit_page(struct shmd *connection, struct list_cursor *cursor, 
         if (r < 0)
                 return connection_break(connection);
         while ((r = list_page_next(&page, cursor)) > 0) {
-                r = function(&cursor->last, userdata);
+                measure_segment(&visitor->measure, &cursor->last);
+                r = visitor->function(&cursor->last, visitor->userdata);
                 if (r != 0)
                         return r;
         }
@@ -245,6 +260,7 @@ static int list_visit_page(struct shmd *connection, struct list_cursor *cursor, 
 _public_ int shmd_list(struct shmd *connection, const char *prefix, unsigned flags, shmd_list_function function,
                        void *userdata) {
         struct list_cursor cursor = { .flags = flags & SHMD_LIST_UNLINKED ? SHMD_WIRE_LIST_UNLINKED : 0, .more = true };
+        _cleanup_(visitor_done) struct visitor visitor = { .function = function, .userdata = userdata };
         struct list_request request;
         enum name_verdict verdict;
         struct reply reply;
@@ -261,7 +277,7 @@ _public_ int shmd_list(struct shmd *connection, const char *prefix, unsigned fla
                 r = connection_call(connection, &request.request, &reply);
                 if (r < 0)
                         return r;
-                r = list_visit_page(connection, &cursor, &reply, function, userdata);
+                r = list_visit_page(connection, &cursor, &reply, &visitor);
                 if (r != 0)
                         return r;
         }

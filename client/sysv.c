@@ -26,13 +26,6 @@ static const struct shmd_create_options default_options;
 
 /* --- what the daemon is told --- */
 
-/* Its inode number is its name; zero where /proc does not tell, which no daemon takes for its own. */
-static uint64_t ipc_namespace(void) {
-        struct stat st;
-
-        return stat("/proc/self/ns/ipc", &st) == 0 ? st.st_ino : 0;
-}
-
 /* When it was last changed, by which the daemon knows that both mean the same segment. 0 or -errno. */
 static int changed_sec(int shmid, uint64_t *ret_sec) {
         static const int index_masks[] = { 0x7fff, 0xffffff }; /* as in daemon/sysv_kernel.c */
@@ -54,7 +47,7 @@ static int call_sysv(struct shmd *connection, const struct target *name, struct 
         size_t name_size = name ? name->name_size : 0, labels_size = labels ? strlen(labels) : 0;
         char tail[SHMD_NAME_MAX + SHMD_LABELS_MAX];
 
-        body->ipc_namespace = ipc_namespace();
+        body->ipc_namespace = process_ipc_namespace();
         body->create.name_size = (uint16_t) name_size;
         body->create.labels_size = (uint16_t) labels_size;
         body->create.token = connection_creation_token(connection);
@@ -141,7 +134,7 @@ static int tell(enum shmd_wire_sysv_kind kind, int shmid, const struct shmd_crea
                         .maximum = keeper,
                         .labels_size = (uint16_t) labels_size,
                 },
-                .ipc_namespace = ipc_namespace(),
+                .ipc_namespace = process_ipc_namespace(),
                 .kind = kind,
                 .shmid = (uint32_t) shmid,
         };

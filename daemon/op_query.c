@@ -78,6 +78,10 @@ static void describe(struct op_context *context, struct segment *segment, struct
                 ret->sysv_key = segment->sysv.key;
                 ret->sysv_id = (uint32_t) segment->sysv.shmid;
                 ret->sysv_attached = sysv_attached(segment);
+                if (segment->custody.guard_fd < 0) {
+                        ret->flags |= SHMD_WIRE_SEGMENT_UNMEASURED;
+                        ret->inode = context->daemon->sysv.ipc_namespace;
+                }
         }
 }
 

@@ -345,6 +345,9 @@ enum shmd_wire_segment_flags {
         SHMD_WIRE_SEGMENT_SINGLE_WRITER = 1u << 3,
         SHMD_WIRE_SEGMENT_TRUNCATED = 1u << 4, /* a file, or SysV segment, that someone has made shorter than it was */
         SHMD_WIRE_SEGMENT_REGISTERED = 1u << 5, /* a program's own SysV segment, which shmd looks after */
+        /* Of a SysV segment of which the daemon has no descriptor: resident is not known, and inode the number of the IPC namespace in
+         * which the kernel tells it by the shmid (/proc/sysvipc/shm). */
+        SHMD_WIRE_SEGMENT_UNMEASURED = 1u << 6,
 };
 
 struct shmd_wire_chmod {

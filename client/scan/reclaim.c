@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "../proc.h"
 #include "util.h"
 
 const char *reclaim_result_words(enum reclaim_result result) {
@@ -197,8 +198,8 @@ int reclaim_restore(struct scan_find *find) {
 
 /* --- sysv --- */
 
-static void row_of(const struct shmid_ds *ds, int shmid, uint64_t rss, struct scan_sysv_row *ret) {
-        *ret = (struct scan_sysv_row) {
+static void row_of(const struct shmid_ds *ds, int shmid, uint64_t rss, struct proc_sysv *ret) {
+        *ret = (struct proc_sysv) {
                 .key = ds->shm_perm.__key,
                 .shmid = shmid,
                 .mode = ds->shm_perm.mode,
@@ -232,7 +233,7 @@ static int stat_sysv(int shmid, struct shmid_ds *ret) {
 
 static int reclaim_sysv_here(const struct scan_find *find, uint64_t *ret_bytes) {
         struct scan_find now = { 0 };
-        struct scan_sysv_row row;
+        struct proc_sysv row;
         struct shmid_ds ds;
         int shmid = (int) find->id, r;
 

@@ -125,16 +125,9 @@ void scan_describe_file(struct scan_find *find, const struct stat *st);
  * -EACCES: no right to ask; another negative errno value. -ENOENT: it is another file, or none, by now. */
 int scan_lease_file(int directory_fd, const char *name, struct stat *ret_st, int *ret_fd);
 
-struct scan_sysv_row {
-        int64_t key;
-        uint64_t size, rss, attachments;
-        int64_t atime, dtime, ctime; /* seconds */
-        int shmid;
-        uint32_t mode, uid, gid, cuid;
-        uint32_t cpid, lpid;
-};
 /* Fills all but the space. */
-void scan_judge_sysv(struct scan_find *find, const struct scan_sysv_row *row);
+struct proc_sysv;
+void scan_judge_sysv(struct scan_find *find, const struct proc_sysv *row);
 
 /* --- processes --- */
 

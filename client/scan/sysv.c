@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../proc.h"
 #include "util.h"
 
 #define USEC UINT64_C(1000000)
@@ -54,7 +55,7 @@ static void judge_processes(struct scan_find *find, enum scan_process creator, e
         }
 }
 
-static void judge(struct scan_find *find, const struct scan_sysv_row *row) {
+static void judge(struct scan_find *find, const struct proc_sysv *row) {
         bool attached_once = row->atime > 0 || row->dtime > 0;
         enum scan_process creator, last = SCAN_PROCESS_GONE;
         size_t length;
@@ -78,7 +79,7 @@ static void judge(struct scan_find *find, const struct scan_sysv_row *row) {
                 (void) tell_process(find->reason + length, sizeof(find->reason) - length, "last user", row->lpid, last);
 }
 
-void scan_judge_sysv(struct scan_find *find, const struct scan_sysv_row *row) {
+void scan_judge_sysv(struct scan_find *find, const struct proc_sysv *row) {
         find->id = (uint64_t) row->shmid;
         find->size_bytes = row->size;
         find->resident_bytes = row->rss;
@@ -97,20 +98,12 @@ void scan_judge_sysv(struct scan_find *find, const struct scan_sysv_row *row) {
 
 /* --- the list --- */
 
-static bool row_parse(const char *line, struct scan_sysv_row *row) {
-        return sscanf(line,
-                      "%" SCNd64 " %d %" SCNo32 " %" SCNu64 " %" SCNu32 " %" SCNu32 " %" SCNu64 " %" SCNu32 " %" SCNu32
-                      " %" SCNu32 " %*u %" SCNd64 " %" SCNd64 " %" SCNd64 " %" SCNu64,
-                      &row->key, &row->shmid, &row->mode, &row->size, &row->cpid, &row->lpid, &row->attachments,
-                      &row->uid, &row->gid, &row->cuid, &row->atime, &row->dtime, &row->ctime, &row->rss) == 14;
-}
-
 static int note_row(struct scan *scan, const struct scan_space *space, const char *line) {
-        struct scan_sysv_row row;
+        struct proc_sysv row;
         struct scan_find *find;
         char key[32];
 
-        if (!row_parse(line, &row)) /* the heading */
+        if (!proc_sysv_parse(line, &row)) /* the heading */
                 return 0;
         (void) snprintf(key, sizeof(key), "0x%08" PRIx32, (uint32_t) row.key);
         find = scan_add(scan, SCAN_SYSV, space, key);

@@ -37,7 +37,7 @@ COLUMN(pagesize) {
 }
 
 COLUMN(resident) {
-        format_size(stat->resident_bytes, ctl->options.bytes, cell);
+        format_resident(stat->resident_bytes, ctl->options.bytes, cell);
 }
 
 COLUMN(owner) {

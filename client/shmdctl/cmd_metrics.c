@@ -107,7 +107,7 @@ static void print_leaks(const struct metrics *metrics) {
                 if (!leak_matches(find, &filter))
                         continue;
                 sums[find->kind][find->verdict].count++;
-                sums[find->kind][find->verdict].bytes += find->resident_bytes;
+                sums[find->kind][find->verdict].bytes += resident_known(find->resident_bytes);
         }
         print_family(file, "shmd_leaks", "gauge", "", "Objects that have leaked, or that can not be judged.");
         for (unsigned kind = metrics->up ? 0 : SCAN_POSIX; kind < SCAN_KINDS; kind++)
@@ -137,7 +137,7 @@ static int count_segment(const struct shmd_stat *stat, void *userdata) {
 
         if (stat->state < ELEMENTSOF(totals->segments))
                 totals->segments[stat->state]++;
-        totals->resident_bytes += stat->resident_bytes;
+        totals->resident_bytes += resident_known(stat->resident_bytes);
         totals->unheld += stat->holders == 0 && (stat->state == SHMD_STATE_PUBLISHED || stat->state == SHMD_STATE_FROZEN);
         return 0;
 }

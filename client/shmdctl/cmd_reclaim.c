@@ -161,7 +161,7 @@ static int free_segment(struct ctl *ctl, const struct candidate *candidate, uint
         *ret_bytes = 0;
         switch (r) {
         case 0:
-                *ret_bytes = find->stamp == SHMD_BACKING_FILE ? 0 : find->resident_bytes;
+                *ret_bytes = find->stamp == SHMD_BACKING_FILE ? 0 : resident_known(find->resident_bytes);
                 return RECLAIM_FREED;
         case -EBUSY:
                 return RECLAIM_IN_USE;
@@ -228,11 +228,11 @@ static int report(const struct ctl *ctl, const struct candidate *candidate) {
         char name[DESCRIPTION_MAX], size[TEXT_SIZE_MAX], age[TEXT_SIZE_MAX];
 
         describe(find, name, sizeof(name));
-        syslog(LOG_NOTICE, "leaked: %s of user %" PRIu32 ", %" PRIu64 " bytes: %s", name, find->uid, find->resident_bytes,
+        syslog(LOG_NOTICE, "leaked: %s of user %" PRIu32 ", %" PRIu64 " bytes: %s", name, find->uid, resident_known(find->resident_bytes),
                find->reason);
         if (ctl->options.json)
                 return STATUS_DONE;
-        printf("leaked %s, %s, unused for %s: %s\n", name, format_size(find->resident_bytes, ctl->options.bytes, size),
+        printf("leaked %s, %s, unused for %s: %s\n", name, format_resident(find->resident_bytes, ctl->options.bytes, size),
                format_duration(leak_age_usec(find), age), find->reason);
         return STATUS_DONE;
 }
@@ -332,7 +332,7 @@ static uint64_t resident_of(const struct plan *plan) {
         uint64_t bytes = 0;
 
         for (size_t i = 0; i < plan->count; i++)
-                bytes += plan->items[i].find->resident_bytes;
+                bytes += resident_known(plan->items[i].find->resident_bytes);
         return bytes;
 }
 

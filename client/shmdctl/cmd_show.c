@@ -184,8 +184,8 @@ static void print_field(const char *key, const char *value) {
 static void print_size_field(const char *key, uint64_t bytes) {
         char text[TEXT_SIZE_MAX];
 
-        printf("%-11s %s", key, format_size(bytes, false, text));
-        if (bytes >= 1024)
+        printf("%-11s %s", key, format_resident(bytes, false, text));
+        if (bytes >= 1024 && bytes != UINT64_MAX)
                 printf(" (%" PRIu64 " bytes)", bytes);
         putchar('\n');
 }

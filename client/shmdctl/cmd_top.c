@@ -44,7 +44,7 @@ static int visit(const struct shmd_stat *stat, void *userdata) {
         };
         if (!top->rows[top->count].name)
                 fail_memory();
-        top->resident_bytes += stat->resident_bytes;
+        top->resident_bytes += resident_known(stat->resident_bytes);
         top->count++;
         return 0;
 }
@@ -132,7 +132,7 @@ static int compare_rows(const void *a, const void *b, void *userdata) {
                 r = compare_u64(y->size_bytes, x->size_bytes);
                 break;
         case TOP_RESIDENT:
-                r = compare_u64(y->resident_bytes, x->resident_bytes);
+                r = compare_u64(resident_known(y->resident_bytes), resident_known(x->resident_bytes));
                 break;
         case TOP_HOLDERS:
                 r = compare_u64(y->holders, x->holders);
@@ -186,7 +186,7 @@ COLUMN(size) {
 }
 
 COLUMN(resident) {
-        format_size(row->resident_bytes, ctl->options.bytes, cell);
+        format_resident(row->resident_bytes, ctl->options.bytes, cell);
 }
 
 COLUMN(holders) {
@@ -232,7 +232,7 @@ static struct json_object *row_to_json(const struct top_row *row) {
         json_add_number(object, "id", row->id);
         json_add_string(object, "name", row->name);
         json_add_number(object, "size", row->size_bytes);
-        json_add_number(object, "resident", row->resident_bytes);
+        json_add_resident(object, row->resident_bytes);
         json_add_number(object, "uid", row->uid);
         json_add_string(object, "owner", user_name(row->uid));
         json_add_number(object, "holders", row->holders);

@@ -258,7 +258,7 @@ struct json_object *leak_to_json(const struct scan_find *find) {
         json_add_number(object, "id", find->id);
         json_add_string(object, "name", find->name);
         json_add_number(object, "size", find->size_bytes);
-        json_add_number(object, "resident", find->resident_bytes);
+        json_add_resident(object, find->resident_bytes);
         json_add_number(object, "uid", find->uid);
         json_add_number(object, "gid", find->gid);
         json_add_string(object, "owner", user_name(find->uid));
@@ -302,7 +302,7 @@ COLUMN(size) {
 }
 
 COLUMN(resident) {
-        format_size(find->resident_bytes, ctl->options.bytes, cell);
+        format_resident(find->resident_bytes, ctl->options.bytes, cell);
 }
 
 COLUMN(owner) {

@@ -105,6 +105,13 @@ void json_add_number(struct json_object *object, const char *key, uint64_t value
         json_add(object, key, json_checked(json_object_new_uint64(value)));
 }
 
+void json_add_resident(struct json_object *object, uint64_t bytes) {
+        if (bytes == UINT64_MAX)
+                json_add(object, "resident", NULL);
+        else
+                json_add_number(object, "resident", bytes);
+}
+
 void json_add_bool(struct json_object *object, const char *key, bool value) {
         json_add(object, key, json_checked(json_object_new_boolean(value)));
 }

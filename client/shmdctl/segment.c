@@ -162,7 +162,7 @@ struct json_object *segment_to_json(const struct shmd_stat *stat) {
         json_add_string(object, "name", stat->name);
         json_add_number(object, "size", stat->size_bytes);
         json_add_number(object, "maximum", stat->maximum_bytes);
-        json_add_number(object, "resident", stat->resident_bytes);
+        json_add_resident(object, stat->resident_bytes);
         json_add_number(object, "page_size", segment_page_bytes(stat));
         json_add_number(object, "uid", stat->uid);
         json_add_number(object, "gid", stat->gid);

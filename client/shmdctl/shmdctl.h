@@ -260,6 +260,8 @@ _noreturn_ void fail_memory(void);
 #define TEXT_SIZE_MAX 32
 /* "200M", "1.5G", "17B"; or exactly, as a number. All give the buffer. */
 char *format_size(uint64_t bytes, bool exact, char buffer[TEXT_SIZE_MAX]);
+/* Of what is not known (UINT64_MAX) "-". */
+char *format_resident(uint64_t bytes, bool exact, char buffer[TEXT_SIZE_MAX]);
 char *format_duration(uint64_t usec, char buffer[TEXT_SIZE_MAX]);
 char *format_age(uint64_t since_usec, char buffer[TEXT_SIZE_MAX]);
 /* Local time with its offset. */
@@ -292,6 +294,8 @@ void json_append(struct json_object *array, struct json_object *value);
 void json_add(struct json_object *object, const char *key, struct json_object *value);
 void json_add_string(struct json_object *object, const char *key, const char *value);
 void json_add_number(struct json_object *object, const char *key, uint64_t value);
+/* UINT64_MAX is not known: null. */
+void json_add_resident(struct json_object *object, uint64_t bytes);
 void json_add_bool(struct json_object *object, const char *key, bool value);
 /* Prints the document and frees it. */
 int json_print(struct json_object *document);
@@ -362,6 +366,11 @@ int segment_open(struct ctl *ctl, const char *name_or_id, unsigned flags, struct
 char *segment_lifetime(const struct shmd_stat *stat, char buffer[TEXT_LIFETIME_MAX]);
 const char *segment_state(const struct shmd_stat *stat);
 const char *segment_backing(const struct shmd_stat *stat);
+/* What its resident memory adds to a sum: nothing where it is not known. */
+static inline uint64_t resident_known(uint64_t bytes) {
+        return bytes == UINT64_MAX ? 0 : bytes;
+}
+
 /* Of ordinary pages too. */
 uint64_t segment_page_bytes(const struct shmd_stat *stat);
 /* "sh, pid 12, user root, cron.service, started ...". */

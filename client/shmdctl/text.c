@@ -187,6 +187,10 @@ char *format_size(uint64_t bytes, bool exact, char buffer[TEXT_SIZE_MAX]) {
         return buffer;
 }
 
+char *format_resident(uint64_t bytes, bool exact, char buffer[TEXT_SIZE_MAX]) {
+        return bytes == UINT64_MAX ? strcpy(buffer, "-") : format_size(bytes, exact, buffer);
+}
+
 char *format_duration(uint64_t usec, char buffer[TEXT_SIZE_MAX]) {
         static const struct {
                 uint64_t seconds;

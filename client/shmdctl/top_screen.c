@@ -133,7 +133,7 @@ static void draw_row(const struct screen *screen, int line, const struct top_row
         const char *cells[FIELDS] = { size, resident, holders, rate, user_name(row->uid) };
 
         format_size(row->size_bytes, exact, size);
-        format_size(row->resident_bytes, exact, resident);
+        format_resident(row->resident_bytes, exact, resident);
         snprintf(holders, sizeof(holders), "%" PRIu32, row->holders);
         snprintf(rate, sizeof(rate), "%.1f", row->rate);
         draw_line(screen, line, cells, row->name);

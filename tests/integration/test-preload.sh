@@ -172,6 +172,31 @@ test_sysv() {
         shmid=$(cat id)
         while in_kernel "$shmid"; do :; done
 
+        # What of it is in memory the kernel tells, but not to the daemon, nor in another IPC namespace than its own.
+        expect 0 served python3 -c 'import ctypes
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+shmid = libc.shmget(0, 40960, 0o1600)
+ctypes.memset(libc.shmat(shmid, None, 0), 1, 20480)
+print(shmid)'
+        shmid=$(cat "$out")
+        expect 0 shmdctl --json show "sysv/$shmid"
+        json 'j["resident"] == 20480 and j["inode"] == 0'
+        expect 0 shmdctl --no-headings list -o resident,id "sysv/$shmid"
+        grep -Eq '^ *20K ' "$out" || fail "list: $(cat "$out")"
+        expect 0 shmdctl --json top --once --interval 0.1 "sysv/$shmid"
+        json 'j[0]["resident"] == 20480'
+        if [ "$(id -u)" -eq 0 ] && unshare -i true 2>/dev/null; then
+                expect 0 unshare -i "$SHMD_TEST_SHMDCTL" --json list "sysv/$shmid"
+                json 'j[0]["resident"] is None and j[0]["inode"] == 0'
+                expect 0 unshare -i "$SHMD_TEST_SHMDCTL" --no-headings list -o resident "sysv/$shmid"
+                grep -Eq '^ *-$' "$out" || fail "list: $(cat "$out")"
+                expect 0 unshare -i "$SHMD_TEST_SHMDCTL" show "sysv/$shmid"
+                grep -Eq '^resident: +-$' "$out" || fail "show: $(cat "$out")"
+        fi
+        expect 0 shmdctl rm "sysv/$shmid"
+        while in_kernel "$shmid"; do :; done
+
         if [ "$(id -u)" -eq 0 ] && unshare -i true 2>/dev/null; then
                 expect 0 unshare -i "$SHMD_TEST_SHMDCTL" run -- "$calls" sysv
                 errs 'libshmd-preload: the daemon is in another IPC namespace, and does not look after SysV segments of this one'
