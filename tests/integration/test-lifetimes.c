@@ -589,10 +589,7 @@ START_TEST(test_storm) {
                 }
                 for (unsigned i = 0; i < STORM_CHILDREN; i++)
                         step_expect(children[i].channel, 'r');
-                for (unsigned i = 0; i < STORM_CHILDREN; i++)
-                        ck_assert_int_eq(kill(children[i].pid, SIGKILL), 0);
-                for (unsigned i = 0; i < STORM_CHILDREN; i++)
-                        child_kill(&children[i]);
+                children_kill(children, STORM_CHILDREN);
                 /* What is still under way between them goes with the sockets. */
                 close(ring[0]);
                 close(ring[1]);

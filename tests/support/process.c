@@ -116,13 +116,42 @@ void child_join(struct child *child) {
                 ck_abort_msg("a child failed: wait status 0x%x", (unsigned) status);
 }
 
-void child_kill(struct child *child) {
+/*
+ * Each assertion of a child writes to the file of Check that it has in common with its parent. SIGKILL can cut that short, and then Check
+ * can read no more of it: write(2) looks for that signal after each page. SIGSTOP is heeded when it is done.
+ */
+static bool has_stopped(const struct child *child) {
+        siginfo_t info = { .si_pid = 0 };
+        _cleanup_free_ char *text = NULL;
+        const char *state;
+        char path[64];
+
+        if (waitid(P_PID, (id_t) child->pid, &info, WSTOPPED | WEXITED | WNOWAIT | WNOHANG) == 0 && info.si_pid != 0)
+                return true;
+        snprintf(path, sizeof(path), "/proc/%d/stat", (int) child->pid);
+        text = test_read_file(path);
+        state = text ? strrchr(text, ')') : NULL;
+        return state && state[1] && state[2] == 't'; /* by its tracer, who knows it already */
+}
+
+void children_kill(struct child *children, size_t count) {
         int status;
 
-        ck_assert_int_eq(kill(child->pid, SIGKILL), 0);
-        status = child_end(child);
-        ck_assert(WIFSIGNALED(status));
-        ck_assert_int_eq(WTERMSIG(status), SIGKILL);
+        for (size_t i = 0; i < count; i++)
+                ck_assert_int_eq(kill(children[i].pid, SIGSTOP), 0);
+        for (size_t i = 0; i < count; i++)
+                TEST_UNTIL(has_stopped(&children[i]), "a child to stop");
+        for (size_t i = 0; i < count; i++)
+                ck_assert_int_eq(kill(children[i].pid, SIGKILL), 0);
+        for (size_t i = 0; i < count; i++) {
+                status = child_end(&children[i]);
+                ck_assert(WIFSIGNALED(status));
+                ck_assert_int_eq(WTERMSIG(status), SIGKILL);
+        }
+}
+
+void child_kill(struct child *child) {
+        children_kill(child, 1);
 }
 
 void step_send_data(int channel, const void *data, size_t size) {

@@ -42,6 +42,8 @@ void child_start_inheriting(struct child *child, child_function function, void *
 void child_join(struct child *child);
 /* Kills it with SIGKILL and waits. */
 void child_kill(struct child *child);
+/* Several at the same moment. */
+void children_kill(struct child *children, size_t count);
 /* Waits for the end of a process; gives what waitpid(2) tells. */
 int process_wait(pid_t pid, int pidfd, const char *what);
 int process_pidfd(pid_t pid);
