@@ -80,7 +80,7 @@ static void print_descriptor(int fd, int lowest) {
 
         MUST(fstat(fd, &st) == 0);
         printf(" fd+%d cloexec %d flags %o mode %o owner %d:%d size %ld at %ld", fd - lowest, fcntl(fd, F_GETFD),
-               fcntl(fd, F_GETFL) & (O_ACCMODE | O_APPEND | O_NONBLOCK), st.st_mode, (int) st.st_uid, (int) st.st_gid, (long) st.st_size,
+               fcntl(fd, F_GETFL) & ~(O_NOFOLLOW | O_SYNC), st.st_mode, (int) st.st_uid, (int) st.st_gid, (long) st.st_size,
                (long) lseek(fd, 0, SEEK_CUR));
         n = pread(fd, &byte, 1, 0);
         printf(" read %zd:%d", n, n == 1 ? byte : error_of(n));
