@@ -2,14 +2,14 @@
 /*
  * Bells: the holders of a segment wake each other.
  *
- * A bell is a counter in the meeting pages, which a ring raises, and which its holder sleeps on; and an eventfd, which a ring writes as well
- * while the holder polls. The holder makes the eventfd, chooses the number, and gives both to the daemon, which
+ * A bell is a counter in the meeting pages, which a ring raises, and which its holder sleeps on; and an eventfd, which a ring writes as
+ * well while the holder polls. The holder makes the eventfd, chooses the number, and gives both to the daemon, which
  * says whether it is free and hands the eventfd to those who ring: once, then they have it. After a restart of the daemon the
  * holder does so again; until then it is not to be taken for dead. A generation in the pages tells ringers that a bell has
  * changed hands, an instance which daemon knows of it.
  *
- * Who rings raises the counter before he looks who sleeps; who sleeps says so before he looks at the counter: no ring is lost between them. Who
- * rings does not skip the eventfd because it was written already: who wrote might have died first.
+ * Who rings raises the counter before he looks who sleeps; who sleeps says so before he looks at the counter: no ring is lost between them.
+ * Who rings does not skip the eventfd because it was written already: who wrote might have died first.
  */
 #include "sync.h"
 

@@ -105,8 +105,8 @@ int create_check(struct shmd *connection, const char *name, uint64_t size_bytes,
 /* --- CREATE --- */
 
 /* The request with its tail, which lies in the buffer. */
-static struct request create_request(struct shmd *connection, const struct target *name, struct shmd_wire_create *create, const char *labels,
-                                     const int *fds, char (*tail)[SHMD_NAME_MAX + SHMD_LABELS_MAX]) {
+static struct request create_request(struct shmd *connection, const struct target *name, struct shmd_wire_create *create,
+                                     const char *labels, const int *fds, char (*tail)[SHMD_NAME_MAX + SHMD_LABELS_MAX]) {
         size_t labels_size = labels ? strlen(labels) : 0;
 
         create->name_size = (uint16_t) name->name_size;

@@ -223,7 +223,10 @@ int call_receive(struct shmd *connection, int flags);
 /* Waits until there is something to receive, or to send; until deadline_usec at the latest. 0 or -ETIMEDOUT. */
 int call_wait(struct shmd *connection, bool also_to_send, uint64_t deadline_usec);
 
-/* Sends a request and waits for its reply, whatever its status; ret_serial, unless NULL: what it was sent with. Errors as those of call_submit() and call_receive(). */
+/*
+ * Sends a request and waits for its reply, whatever its status; ret_serial, unless NULL: what it was sent with. Errors as those of
+ * call_submit() and call_receive().
+ */
 int call_perform(struct shmd *connection, const struct request *request, uint32_t *ret_serial, struct reply *ret_reply);
 
 /* The same for HELLO, which may be refused before it is read. */
@@ -674,8 +677,8 @@ void channel_describe_places(char *buffer, size_t size);
 int channel_call(const struct channel_request *request, struct channel_reply *ret_reply);
 
 /*
- * Opens anew, without the daemon, what this thread's like has opened by that name and for that access, if the program has it open still, the
- * name stands for it and the caller has the right to it. A descriptor with an offset of its own; -ENOENT: the daemon has to be asked.
+ * Opens anew, without the daemon, what this thread's like has opened by that name and for that access, if the program has it open still,
+ * the name stands for it and the caller has the right to it. A descriptor with an offset of its own; -ENOENT: the daemon has to be asked.
  * May be called where channel_call() may.
  */
 int channel_reopen(const char *name, int access, int status_flags);

@@ -21,8 +21,8 @@
 
 /*
  * The daemon's names are UTF-8 without control characters; those of POSIX are any bytes. What the daemon's can't have
- * becomes a percent sign and two hexadecimal digits, in capitals; so does a percent sign that could be taken for the start of that. What gets
- * too long by it, or by a prefix, is cut and ends with "%~" and a hash of the whole.
+ * becomes a percent sign and two hexadecimal digits, in capitals; so does a percent sign that could be taken for the start of that. What
+ * gets too long by it, or by a prefix, is cut and ends with "%~" and a hash of the whole.
  */
 #define HASH_SIZE 18u
 

@@ -58,8 +58,8 @@ void control_unmake(struct segment *segment, enum shmd_wire_control_part part);
 void control_close(struct segment *segment);
 
 /*
- * Sets a session's bell, in place of one that it had under that number; takes the descriptor. 0, SHMD_BUSY: another session has that number;
- * SHMD_INVALID: it is no eventfd; SHMD_OVER_LIMIT with *refusal; -ENOMEM.
+ * Sets a session's bell, in place of one that it had under that number; takes the descriptor. 0, SHMD_BUSY: another session has that
+ * number; SHMD_INVALID: it is no eventfd; SHMD_OVER_LIMIT with *refusal; -ENOMEM.
  */
 int bell_set(const struct memfd *memfd, struct segment *segment, struct session *session, uint32_t number, int *fd,
              struct shmd_wire_refusal *refusal);

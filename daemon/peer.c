@@ -104,7 +104,8 @@ static void know_overflow(void) {
 /* Once is enough: he may come back as often as he likes. */
 static int refuse_unknown(pid_t pid) {
         if (!overflow.logged)
-                log_warning("refusing process %d, and all others whose user or group this daemon's user namespace does not have", (int) pid);
+                log_warning("refusing process %d, "
+                            "and all others whose user or group this daemon's user namespace does not have", (int) pid);
         overflow.logged = true;
         return SHMD_DENIED;
 }

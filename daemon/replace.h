@@ -8,7 +8,8 @@
 
 /*
  * Has the daemon at that path hand over everything, its socket and its lock too. It does nothing more when this returns, but waits for
- * replace_confirm(); if the connection ends without it, it goes on. 0; -ENOENT, -ECONNREFUSED: there is none; another -errno, told on the log.
+ * replace_confirm(); if the connection ends without it, it goes on. 0; -ENOENT, -ECONNREFUSED: there is none; another -errno, told on the
+ * log.
  */
 int replace_daemon(const char *socket_path, struct handover *handover);
 

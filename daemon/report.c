@@ -269,7 +269,8 @@ void report_restored(struct daemon *daemon, uint64_t segments, uint64_t bytes, u
         struct log_fields fields = LOG_FIELDS_NONE;
 
         if (may_tell(&daemon->report, MESSAGE_RESTORED, THROTTLE_NOBODY))
-                tell(MESSAGE_RESTORED, &fields, "took over %" PRIu64 " segments (%" PRIu64 " bytes) from an earlier daemon; %" PRIu64 " lost",
+                tell(MESSAGE_RESTORED, &fields,
+                     "took over %" PRIu64 " segments (%" PRIu64 " bytes) from an earlier daemon; %" PRIu64 " lost",
                      segments, bytes, lost);
 }
 

@@ -320,7 +320,8 @@ static void check_all(struct daemon *daemon, struct restored *restored) {
         while ((segment = registry_next_id(&daemon->registry, id))) {
                 id = segment->id;
                 if (!control_check(segment))
-                        log_error("the lock of \"%s\" (%" PRIu64 ") was not kept: it gets no other while anybody has it", segment->name, segment->id);
+                        log_error("the lock of \"%s\" (%" PRIu64 ") was not kept: it gets no other while anybody has it",
+                                  segment->name, segment->id);
                 if (segment->backing == WIRE_BACKING_SYSV) {
                         check_sysv(daemon, segment, restored);
                         continue;

@@ -292,7 +292,8 @@ void store_purge(struct store *store) {
 bool store_is_quiet(struct store *store) {
         uint64_t since_usec;
 
-        return store_failure(store, &since_usec) == WIRE_STORE_FAILURE_NONE && !state_writer_is_compacting(&store->writer) && !carriers_are_to_rebuild(&store->carriers) &&
+        return store_failure(store, &since_usec) == WIRE_STORE_FAILURE_NONE && !state_writer_is_compacting(&store->writer) &&
+               !carriers_are_to_rebuild(&store->carriers) &&
                manager_is_idle(&store->manager);
 }
 

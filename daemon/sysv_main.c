@@ -84,7 +84,8 @@ static int answer(const struct sysv_reply *reply, int fd) {
 
 /* Whoever reads it later can tell whose segments a peer that was taken over has had. */
 static void tell_adopted(const char *what, const struct sysv_facts *facts) {
-        fprintf(stderr, "shmd-sysv: %s SysV segment %d (key 0x%08" PRIx32 ", user %" PRIu32 ", %" PRIu64 " bytes), made by process %d of user %" PRIu32 "\n",
+        fprintf(stderr, "shmd-sysv: %s SysV segment %d (key 0x%08" PRIx32 ", user %" PRIu32 ", %" PRIu64 " bytes), "
+                "made by process %d of user %" PRIu32 "\n",
                 what, facts->shmid, facts->key, facts->uid, facts->size, facts->creator_pid, facts->creator_uid);
 }
 

@@ -78,8 +78,8 @@ void wait_free_all(struct session *session);
 struct wait *wait_find(struct session *session, uint32_t serial);
 
 /*
- * Notes for all whom it concerns what happened to a segment, to be told by watcher_tell_some(); those who wait for its name are made ready, to be answered by
- * wait_answer_some(). For the registry's observer: changes nothing in the registry.
+ * Notes for all whom it concerns what happened to a segment, to be told by watcher_tell_some(); those who wait for its name are made ready,
+ * to be answered by wait_answer_some(). For the registry's observer: changes nothing in the registry.
  */
 void watcher_notify(struct daemon *daemon, struct segment *segment, int event, const char *old_name, size_t old_size);
 

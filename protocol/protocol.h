@@ -170,11 +170,11 @@ enum shmd_wire_open_flags {
 struct shmd_wire_create {
         uint64_t size;
         /*
-         * Not zero: resizable up to that many bytes, which are charged. But with SHMD_WIRE_POSIX, for which SHMD_WIRE_DETACHED and a lifetime of
-         * HOLDERS or LINGER are needed then: its keeper, a process that counts as a holder as long as it lives, so that what nobody
-         * has open meanwhile can be opened again. Its start time (clock ticks since boot) times 2^22, plus its number: of the
-         * daemon's namespace of processes, or in any other the number of the client or one of its parents. One that is not there, or another
-         * user's, counts for nothing.
+         * Not zero: resizable up to that many bytes, which are charged. But with SHMD_WIRE_POSIX, for which SHMD_WIRE_DETACHED and a
+         * lifetime of HOLDERS or LINGER are needed then: its keeper, a process that counts as a holder as long as it lives, so that what
+         * nobody has open meanwhile can be opened again. Its start time (clock ticks since boot) times 2^22, plus its number: of the
+         * daemon's namespace of processes, or in any other the number of the client or one of its parents. One that is not there, or
+         * another user's, counts for nothing.
          */
         uint64_t maximum;
         uint64_t linger_usec; /* with WIRE_LIFETIME_LINGER */
@@ -193,7 +193,8 @@ struct shmd_wire_create {
  * it counts: the daemon asks in its own IPC namespace, and only the owner (to adopt also an administrator) gets it recorded.
  */
 struct shmd_wire_create_sysv {
-        struct shmd_wire_create create; /* no huge pages; maximum: the keeper, if REGISTER; of flags WRITE, CREATE and PRIVATE; tail as there */
+        /* No huge pages; maximum: the keeper, if REGISTER; of flags WRITE, CREATE and PRIVATE; tail as there */
+        struct shmd_wire_create create;
         uint64_t ipc_namespace; /* inode number of the client's /proc/self/ns/ipc */
         uint64_t changed_sec;   /* ADOPT, REGISTER: its shm_ctime, as the client sees it */
         uint32_t kind;          /* enum shmd_wire_sysv_kind */

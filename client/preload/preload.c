@@ -7,8 +7,8 @@
  * so, also in its forked children, lest half of a program's objects are here and half there. Contains all of libshmd that it takes, so that
  * it needs nothing but the C library, in containers for example.
  *
- * What is not the name of an object goes to the C library, whose errors are then its own. So does nothing else: whoever would make natively what he
- * can't have from the daemon would hide a failure until somebody looks for it in the other place.
+ * What is not the name of an object goes to the C library, whose errors are then its own. So does nothing else: whoever would make natively
+ * what he can't have from the daemon would hide a failure until somebody looks for it in the other place.
  */
 #include "internal.h"
 #include "words.h"

@@ -304,6 +304,7 @@ int scan_posix(struct scan *scan) {
         if (!space)
                 return -ENOMEM;
         if (!is_in_memory(fd))
-                return scan_note_unseen(scan, space, "all of " SCAN_DIRECTORY ": it is not a tmpfs, of which the kernel knows who has what");
+                return scan_note_unseen(scan, space,
+                                        "all of " SCAN_DIRECTORY ": it is not a tmpfs, of which the kernel knows who has what");
         return scan_posix_space(scan, space);
 }

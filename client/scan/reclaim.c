@@ -28,7 +28,8 @@ const char *reclaim_result_words(enum reclaim_result result) {
                 [RECLAIM_DENIED] = "no right to it",
                 [RECLAIM_LATE] = "attached in the last moment: it has lost its key, and goes when its last user detaches it",
                 [RECLAIM_UNJUDGED] = "whether it is leaked can't be said any more",
-                [RECLAIM_ASIDE] = "it has been used, or replaced, and its name was taken meanwhile: it is beside that, as .shmd-reclaim-...",
+                [RECLAIM_ASIDE] = "it has been used, or replaced, and its name was taken meanwhile: "
+                                    "it is beside that, as .shmd-reclaim-...",
         };
 
         return words[result];

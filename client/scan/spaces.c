@@ -181,7 +181,8 @@ static int note_unreachable(struct tour *tour, const char *process) {
         const struct scan_space *space = add_space(tour->scan, -EBADF, process);
 
         return !space ? -ENOMEM : scan_note_unseen(tour->scan, space,
-                                                   "all of its " SCAN_DIRECTORY ": a file system would have to be asked for the way that may never answer");
+                                                   "all of its " SCAN_DIRECTORY
+                                                   ": a file system would have to be asked for the way that may never answer");
 }
 
 static int visit_mount(struct tour *tour, int process_fd, const char *process) {

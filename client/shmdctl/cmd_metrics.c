@@ -67,7 +67,8 @@ static void print_totals(FILE *file, const struct totals *totals) {
 }
 
 static void print_store(FILE *file, const struct shmd_status *status) {
-        print_family(file, "shmd_store", "gauge", "", "1: of the states of the store, which keeps segments for the next daemon, it is this.");
+        print_family(file, "shmd_store", "gauge", "",
+                     "1: of the states of the store, which keeps segments for the next daemon, it is this.");
         for (enum store_state state = STORE_OFF; state <= STORE_FAILING; state++)
                 fprintf(file, "shmd_store{state=\"%s\"} %d\n", store_state_name(state), store_state(status) == state);
 }

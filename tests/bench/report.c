@@ -278,8 +278,8 @@ static void report_plain(const struct measurement *measurement) {
         if (print_rows(measurement, false) == 0)
                 return;
         printf("\nat: client and server on the same core (s) or on two (x). server: CPU time of the server for each.\n"
-               "times: against raw shm_open (or what the row says), the bare broker, a broker that makes the same system calls as shmd, the same\n"
-               "with few segments; the median of the rounds, and so not quite the ratio of two p50.\n");
+               "times: against raw shm_open (or what the row says), the bare broker, a broker that makes the same system calls as shmd,\n"
+               "the same with few segments; the median of the rounds, and so not quite the ratio of two p50.\n");
         print_what(false);
 }
 
@@ -374,7 +374,8 @@ static void json_head(FILE *file, const struct measurement *measurement, const s
         struct utsname name = { 0 };
 
         (void) uname(&name);
-        fprintf(file, "{\"rounds\": %u, \"block\": %u, \"seconds\": %.3f, \"load_rounds\": %u, \"load_msec\": %u, \"clock_nsec\": %u, \"cpus\": [%d, %d]",
+        fprintf(file, "{\"rounds\": %u, \"block\": %u, \"seconds\": %.3f, \"load_rounds\": %u, \"load_msec\": %u, "
+                "\"clock_nsec\": %u, \"cpus\": [%d, %d]",
                 measurement->rounds, options->block, measurement->seconds, measurement->load_rounds, options->load_msec,
                 measurement->clock_nsec,
                 options->cpus[0], options->cpus[1]);

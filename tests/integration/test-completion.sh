@@ -92,7 +92,8 @@ test_fish() {
                 complete -C "shmdctl leaks --kind p"; complete -C "shmdctl reclaim --dr"; complete -C "shmdctl rm \"with b"
                 complete -C "shmdctl rm with\\ b"; complete -C "shmdctl reclaim --rules=some-f"' "$completion/shmdctl.fish"
         cut -f 1 "$out" >first
-        printf '%s\n' leaks video/one video/two posix --dry-run 'with blank' 'with blank' --rules=some-file | cmp -s - first || fail "fish: $(cat "$out" "$err")"
+        printf '%s\n' leaks video/one video/two posix --dry-run 'with blank' 'with blank' --rules=some-file |
+                cmp -s - first || fail "fish: $(cat "$out" "$err")"
         grep -q '^--dry-run	only tell' "$out" || fail "fish tells no meanings: $(cat "$out")"
 }
 

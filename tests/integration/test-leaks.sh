@@ -134,7 +134,8 @@ test_find() {
                 shmdctl create "shmd/used-$i" 4K || fail "create"
         done
         shmdctl hold shmd/used-0 -- sh -c 'exec 3<&$SHMD_FD; for i in $(seq 1 99); do
-                "$SHMD_TEST_SHMDCTL" hold "shmd/used-$i" -- sleep 1000 & pids="$pids $!"; done; echo ready >held; read -r x <held2; kill $pids' &
+                "$SHMD_TEST_SHMDCTL" hold "shmd/used-$i" -- sleep 1000 & pids="$pids $!"; done
+                echo ready >held; read -r x <held2; kill $pids' &
         holder=$!
         read -r _ <held
         until [ "$(shmdctl --json list shmd/used | python3 -c 'import json, sys
@@ -454,14 +455,17 @@ PYTHON
         rm -f ready stop4
         mkfifo ready stop4
         for place in /dev/shm /dev /dev/shm/file; do
-                unshare --mount sh -c 'mount -t tmpfs none /dev/shm; : >/dev/shm/file; exec 0<stop4; exec python3 silent.py "$0" >ready' "$place" &
+                unshare --mount sh -c 'mount -t tmpfs none /dev/shm; : >/dev/shm/file; exec 0<stop4
+                        exec python3 silent.py "$0" >ready' "$place" &
                 server=$!
                 exec 8>stop4
                 read -r said <ready || said=nothing
                 [ "$said" = ready ] || { skip "file systems in user space: none can be mounted"; exec 8>&-; wait "$server"; return; }
                 expect 0 timeout 20 "$SHMD_TEST_SHMDCTL" leaks --json --kind posix --all-namespaces
                 case $place in
-                /dev/shm) is_count 1 'x["name"] == "." and x["verdict"] == "unknown" and "fuse" in x["reason"] and x["namespace"]["pid"] > 0' ;;
+                /dev/shm)
+                        is_count 1 'x["name"] == "." and x["verdict"] == "unknown" and "fuse" in x["reason"] and x["namespace"]["pid"] > 0'
+                        ;;
                 /dev) is_count 1 'x["name"] == "." and x["verdict"] == "unknown" and "may never answer" in x["reason"]' ;;
                 *) is_count 0 'True' ;;
                 esac
@@ -735,6 +739,7 @@ PYTHON
         json 'len(j["objects"]) == 20000'
 }
 
-for part in nothing find without_rights reclaim adopted pid_reused clock rechecked interrupted stopped_daemon traps by_descriptor rules namespaces silent_server many processes; do
+for part in nothing find without_rights reclaim adopted pid_reused clock rechecked interrupted stopped_daemon traps by_descriptor \
+        rules namespaces silent_server many processes; do
         "test_$part"
 done

@@ -896,8 +896,8 @@ static void *steal(void *userdata) {
 }
 
 /*
- * Two threads of one process then have the lock, but neither is led into the other's memory: which is unmapped when the thief has ended, as its
- * stack is our own.
+ * Two threads of one process then have the lock, but neither is led into the other's memory: which is unmapped when the thief has ended, as
+ * its stack is our own.
  */
 START_TEST(test_stolen_by_thread) {
         struct shmd_segment *other = client_create(connection, "other", 4096, SHMD_LIFETIME_HOLDERS);

@@ -77,12 +77,14 @@ expect 0 shmdctl hold a -- "$SHMD_TEST_SHMDCTL" metrics
 reads "$out" 'v("shmd_segments_unheld") == 1 and v("shmd_holds") == 1'
 
 expect 0 shmdctl metrics --leaks
-reads "$out" 'v("shmd_leaks", "{kind=\"shmd\",verdict=\"leaked\"}") == 0 and ("shmd_leaks_bytes", "{kind=\"sysv\",verdict=\"unknown\"}") in samples'
+reads "$out" '(v("shmd_leaks", "{kind=\"shmd\",verdict=\"leaked\"}") == 0 and
+        ("shmd_leaks_bytes", "{kind=\"sysv\",verdict=\"unknown\"}") in samples)'
 
 # Without a daemon: that, and what can be known all the same
 expect 0 shmdctl --socket /nonexistent/socket metrics --leaks
 [ ! -s "$err" ] || fail "said on standard error: $(cat "$err")"
-reads "$out" 'v("shmd_up") == 0 and ("shmd_leaks", "{kind=\"posix\",verdict=\"leaked\"}") in samples and ("shmd_holds", None) not in samples'
+reads "$out" '(v("shmd_up") == 0 and ("shmd_leaks", "{kind=\"posix\",verdict=\"leaked\"}") in samples and
+        ("shmd_holds", None) not in samples)'
 
 # A file that is there as a whole, readable for all, whatever the umask
 (umask 077 && shmdctl metrics --output figures.prom) || fail "--output"

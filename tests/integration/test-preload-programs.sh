@@ -150,7 +150,8 @@ as_postgres() {
 
 # Starts one in the background
 postmaster() {
-        as_postgres "$SHMD_TEST_SHMDCTL" run --lifetime holders --prefix postgres/ -- "$postgres" -D "$PWD/postgres/data" -k "$PWD/postgres" \
+        as_postgres "$SHMD_TEST_SHMDCTL" run --lifetime holders --prefix postgres/ -- \
+                "$postgres" -D "$PWD/postgres/data" -k "$PWD/postgres" \
                 -c listen_addresses= -c shared_memory_type=sysv -c dynamic_shared_memory_type=posix -c max_parallel_workers_per_gather=4 \
                 -c min_parallel_table_scan_size=0 -c parallel_setup_cost=0 -c parallel_tuple_cost=0 >postgres/log 2>&1 &
         shell=$!
@@ -167,7 +168,8 @@ query() {
 # Starts a query that does not end; the process that works on it is $backend.
 start_backend() {
         : >backend
-        as_postgres "$psql" -h "$PWD/postgres" -d postgres -A -t -c 'select pg_backend_pid()' -c 'select pg_sleep(1000)' >backend 2>/dev/null &
+        as_postgres "$psql" -h "$PWD/postgres" -d postgres -A -t -c 'select pg_backend_pid()' -c 'select pg_sleep(1000)' \
+                >backend 2>/dev/null &
         until [ -s backend ]; do :; done
         backend=$(cat backend)
 }

@@ -125,7 +125,8 @@ test_killed() {
                 return 0
         fi
         mkfifo go told
-        "$SHMD_TEST_SHMDCTL" run --required --lifetime holders -- "$programs/posix-calls" stay /gigabyte $((gib * 1024)) <go >told 2>"$err" &
+        "$SHMD_TEST_SHMDCTL" run --required --lifetime holders -- "$programs/posix-calls" stay /gigabyte $((gib * 1024)) \
+                <go >told 2>"$err" &
         victim=$!
         exec 7>go
         read -r word <told

@@ -38,8 +38,8 @@ watch_events
 
 test_calls() {
         daemon=$(shmdctl --json status | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])') || fail "status"
-        for scenario in flags flags-threaded names names-differ data identity rights user-namespace limit lowest close-all processes fds fork-inside race threads signals \
-                cancel others; do
+        for scenario in flags flags-threaded names names-differ data identity rights user-namespace limit lowest close-all processes \
+                fds fork-inside race threads signals cancel others; do
                 if [ "$sanitized" = yes ]; then
                         case $scenario in
                                 processes | signals | limit | lowest) # what a sanitizer does in between is not ours to judge
@@ -227,7 +227,8 @@ test_full() {
         fi
         printf '[limits]\nsegments = 2\n' >limits.conf
         another_daemon --config "$PWD/limits.conf"
-        expect 0 setpriv --reuid 65534 --regid 65534 --clear-groups "$SHMD_TEST_SHMDCTL" --socket "$PWD/another" run --required -- "$calls" full
+        expect 0 setpriv --reuid 65534 --regid 65534 --clear-groups \
+                "$SHMD_TEST_SHMDCTL" --socket "$PWD/another" run --required -- "$calls" full
         errs_nothing
         another_daemon_end
 }

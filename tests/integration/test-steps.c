@@ -200,7 +200,10 @@ static void share_until_told(int channel, void *userdata) {
         TEST_REQUIRE(shmd_unlock(segment), ==, 0);
 }
 
-/* Who lets go of the lock and wants it again at once gives way to one who waits to share it; there may be no time for that, but hardly ever. */
+/*
+ * Who lets go of the lock and wants it again at once gives way to one who waits to share it; there may be no time for that, but
+ * hardly ever.
+ */
 START_TEST(test_gives_way) {
         unsigned gave_way = 0;
 

@@ -1136,7 +1136,8 @@ START_TEST(test_misuse) {
                 ck_assert_int_lt(ask(&helper, &request), 0);
         }
         descriptors = descriptors_of(helper.pid);
-        ck_assert_int_eq(raw_send(&(struct raw) { .fd = helper.fd }, &request, sizeof(request), (const int[]) { STDIN_FILENO, helper.fd }, 2), 0);
+        ck_assert_int_eq(raw_send(&(struct raw) { .fd = helper.fd }, &request, sizeof(request),
+                                    (const int[]) { STDIN_FILENO, helper.fd }, 2), 0);
         ck_assert_int_lt(ask_again(&helper), 0);
         ck_assert_int_lt(ask(&helper, &request), 0);
         ck_assert_uint_eq(descriptors_of(helper.pid), descriptors);

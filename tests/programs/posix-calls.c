@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * posix-calls SCENARIO [NAME [BYTES]]: a program that knows nothing of shmd. It prints what comes of its calls, so that two runs can be compared, natively
- * and served; and fails where POSIX or Linux leave no doubt. A scenario that needs root does nothing without.
+ * posix-calls SCENARIO [NAME [BYTES]]: a program that knows nothing of shmd. It prints what comes of its calls, so that two runs can be
+ * compared, natively and served; and fails where POSIX or Linux leave no doubt. A scenario that needs root does nothing without.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -199,7 +199,8 @@ static void one_name(const char *name) {
 static void scenario_names(void) {
         static const char *const names[] = { "", "/", "//", "/.", "/..", ".", "/a/b", "/a/", "/slash/..", "/posix-calls with blanks",
                                              "posix-calls-bare", "//posix-calls-two", "/posix-calls\xff\xfe", "/posix-calls\xc3\xa9",
-                                             "/posix-calls\xc3", "/posix-calls%41", "/posix-calls%", "/posix-calls%~", "/posix-calls\n\t\x7f",
+                                             "/posix-calls\xc3", "/posix-calls%41", "/posix-calls%", "/posix-calls%~",
+                                             "/posix-calls\n\t\x7f",
                                              "/posix-calls\xc2\x85", "/posix-calls..", "/.posix-calls", "/...", "/posix-calls%%41%2541" };
         char name[400];
 
@@ -216,7 +217,8 @@ static void scenario_names(void) {
 
 /* Whatever they are to the daemon, they are different ones. */
 static void scenario_names_differ(void) {
-        static const char *const ends[] = { "", "%41", "A", "%2541", "%25", "%", "\xff", "%FF", "%ff", "\xc3\xa9", "%C3%A9", "%~", "%7E", "\n", "%0A",
+        static const char *const ends[] = { "", "%41", "A", "%2541", "%25", "%", "\xff", "%FF", "%ff", "\xc3\xa9", "%C3%A9", "%~",
+                                            "%7E", "\n", "%0A",
                                             "\xc3", "\xc3\xc3", "%%41", "%%2541" };
         char name[300];
         char c;
@@ -988,7 +990,8 @@ static void scenario_sysv(void) {
                         MUST(shmctl(shmid, IPC_RMID, NULL) == 0);
                         one_shmget(IPC_PRIVATE, sizes[s], flags[f]);
                 }
-        printf("bad: %d %d %d\n", error_of(shmctl(-1, IPC_RMID, NULL)), error_of(shmctl(0x7fffffff, IPC_STAT, NULL)), error_of(shmctl(-1, 12345, NULL)));
+        printf("bad: %d %d %d\n", error_of(shmctl(-1, IPC_RMID, NULL)),
+               error_of(shmctl(0x7fffffff, IPC_STAT, NULL)), error_of(shmctl(-1, 12345, NULL)));
 
         shmid = shmget(key, 8192, IPC_CREAT | IPC_EXCL | 0600);
         MUST(shmid >= 0);

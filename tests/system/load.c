@@ -3,10 +3,10 @@
  * load NAME: a client that is to live through whatever happens to the daemon, and to notice a pause at most.
  *
  * It makes segments below NAME, fills and checks them, publishes, closes and opens them again and removes them, at random. It says
- * "ready" once it has done a round of that, and goes on until its standard input ends. Then it checks everything: each byte of each segment, by
- * the mapping that it has had all the time and by the name; that the daemon counts each of its holds; that ids, sizes, modes and labels are
- * what they were; that what was removed is gone. The segments stay. The last line is "ok", the number of segments, of operations, and
- * the longest pause in milliseconds.
+ * "ready" once it has done a round of that, and goes on until its standard input ends. Then it checks everything: each byte of each
+ * segment, by the mapping that it has had all the time and by the name; that the daemon counts each of its holds; that ids, sizes, modes
+ * and labels are what they were; that what was removed is gone. The segments stay. The last line is "ok", the number of segments, of
+ * operations, and the longest pause in milliseconds.
  *
  * load --many NUMBER NAME: makes so many segments, and ends.
  */

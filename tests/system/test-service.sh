@@ -251,7 +251,8 @@ test_watchdog() {
 test_crash_loop() {
         echo text | as alice shmdctl put looped || fail "put"
         expect 0 m sh -c 'mkdir -p /run/systemd/system/shmd.service.d
-                printf "[Unit]\nStartLimitBurst=5\n[Service]\nExecStart=\nExecStart=/bin/false\n" >/run/systemd/system/shmd.service.d/loop.conf'
+                printf "[Unit]\nStartLimitBurst=5\n[Service]\nExecStart=\nExecStart=/bin/false\n" \
+                        >/run/systemd/system/shmd.service.d/loop.conf'
         expect 0 m systemctl daemon-reload
         m systemctl restart shmd.service 2>/dev/null
         await "the end of a crash loop" has_property shmd.service SubState failed
