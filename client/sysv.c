@@ -6,18 +6,10 @@
  * goes over the process's channels, and the daemon looks for itself. Owns nothing.
  */
 #include "internal.h"
+#include "shmid.h"
 
 #include <string.h>
-#include <sys/ipc.h>
-#include <sys/shm.h>
 #include <sys/stat.h>
-
-#ifndef SHM_STAT_ANY
-#define SHM_STAT_ANY 15
-#endif
-#ifndef SHM_DEST
-#define SHM_DEST 01000
-#endif
 
 /* So often is tried again what is neither there nor can be made. */
 #define ATTEMPTS_MAX 8
@@ -28,18 +20,13 @@ static const struct shmd_create_options default_options;
 
 /* When it was last changed, by which the daemon knows that both mean the same segment. 0 or -errno. */
 static int changed_sec(int shmid, uint64_t *ret_sec) {
-        static const int index_masks[] = { 0x7fff, 0xffffff }; /* as in daemon/sysv_kernel.c */
-        struct shmid_ds ds = { .shm_nattch = 0 }; /* valgrind does not know that the kernel writes it */
+        struct shmid_ds ds;
+        int r;
 
-        for (size_t i = 0; i < ELEMENTSOF(index_masks); i++)
-                if (shmid >= 0 && shmctl(shmid & index_masks[i], SHM_STAT_ANY, &ds) == shmid) {
-                        *ret_sec = (uint64_t) ds.shm_ctime;
-                        return 0;
-                }
-        if (shmctl(shmid, IPC_STAT, &ds) < 0)
-                return negative_errno();
-        *ret_sec = (uint64_t) ds.shm_ctime;
-        return 0;
+        r = shmid_stat(shmid, &ds);
+        if (r == 0)
+                *ret_sec = (uint64_t) ds.shm_ctime;
+        return r;
 }
 
 static int call_sysv(struct shmd *connection, const struct target *name, struct shmd_wire_create_sysv *body, const char *labels,

@@ -4,17 +4,9 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <sys/ipc.h>
-#include <sys/shm.h>
 
+#include "shmid.h"
 #include "util.h"
-
-#ifndef SHM_STAT_ANY
-#define SHM_STAT_ANY 15
-#endif
-#ifndef SHM_DEST
-#define SHM_DEST 01000
-#endif
 
 /* --- asking --- */
 
@@ -38,26 +30,14 @@ static struct sysv_facts facts_from(int shmid, const struct shmid_ds *ds) {
         };
 }
 
-/*
- * SHM_STAT_ANY asks without a right to the segment, but by its place in the kernel's table: the low 15 bits of its id, or 24
- * where the machine was started with ipcmni_extend. Any other segment in that place has another id.
- */
 int sysv_kernel_stat(int shmid, struct sysv_facts *ret_facts) {
-        static const int index_masks[] = { 0x7fff, 0xffffff };
         struct shmid_ds ds;
+        int r;
 
-        if (shmid < 0)
-                return -EINVAL;
-        for (size_t i = 0; i < ELEMENTSOF(index_masks); i++) {
-                if (shmctl(shmid & index_masks[i], SHM_STAT_ANY, &ds) != shmid)
-                        continue;
+        r = shmid_stat(shmid, &ds);
+        if (r == 0)
                 *ret_facts = facts_from(shmid, &ds);
-                return 0;
-        }
-        if (shmctl(shmid, IPC_STAT, &ds) < 0)
-                return errno == EIDRM ? -EINVAL : negative_errno();
-        *ret_facts = facts_from(shmid, &ds);
-        return 0;
+        return r;
 }
 
 bool sysv_kernel_next(int *index, struct sysv_facts *ret_facts) {

@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 
 #include "../proc.h"
+#include "shmid.h"
 #include "util.h"
 
 const char *reclaim_result_words(enum reclaim_result result) {
@@ -218,27 +219,13 @@ static void row_of(const struct shmid_ds *ds, int shmid, uint64_t rss, struct pr
         };
 }
 
-/* SHM_STAT_ANY takes no right to read it, but the kernel's index of it: as in daemon/sysv_kernel.c. */
-static int stat_sysv(int shmid, struct shmid_ds *ret) {
-        static const int index_masks[] = { 0x7fff, 0xffffff };
-
-        if (shmctl(shmid, IPC_STAT, ret) == 0)
-                return 0;
-        if (errno != EACCES)
-                return negative_errno();
-        for (size_t i = 0; i < ELEMENTSOF(index_masks); i++)
-                if (shmctl(shmid & index_masks[i], SHM_STAT_ANY, ret) == shmid)
-                        return 0;
-        return -EACCES;
-}
-
 static int reclaim_sysv_here(const struct scan_find *find, uint64_t *ret_bytes) {
         struct scan_find now = { 0 };
         struct proc_sysv row;
         struct shmid_ds ds;
         int shmid = (int) find->id, r;
 
-        r = stat_sysv(shmid, &ds);
+        r = shmid_stat(shmid, &ds);
         if (r < 0)
                 return result_of(r);
         row_of(&ds, shmid, find->resident_bytes, &row);
@@ -251,7 +238,7 @@ static int reclaim_sysv_here(const struct scan_find *find, uint64_t *ret_bytes) 
                 return RECLAIM_UNJUDGED;
         if (shmctl(shmid, IPC_RMID, NULL) < 0)
                 return result_of(negative_errno());
-        if (stat_sysv(shmid, &ds) == 0 && (ds.shm_perm.mode & SHM_DEST))
+        if (shmid_stat(shmid, &ds) == 0 && (ds.shm_perm.mode & SHM_DEST))
                 return RECLAIM_LATE;
         *ret_bytes = find->resident_bytes;
         return RECLAIM_FREED;
