@@ -120,6 +120,23 @@ START_TEST(test_share_of_threads) {
 }
 END_TEST
 
+/* Two have more to do than all threads can: a third one's turn comes before theirs come a third time. */
+START_TEST(test_turns) {
+        for (unsigned i = 0; i < 20; i++)
+                submit(1000 + i % 2, 0, true, i);
+        TEST_UNTIL(atomic_load(&running) == THREADS, "all threads to be at work");
+        submit(1002, 0, false, 100);
+        open_gate(3);
+        await(4);
+        for (unsigned i = 0; i < 4; i++)
+                if (order[i] == 100)
+                        order[i] = order[3], order[3] = 100;
+        ck_assert_uint_eq(order[3], 100);
+        open_gate(17);
+        await(21);
+}
+END_TEST
+
 /* What concerns one segment is done one after the other, whoever asked; another segment's jobs go on beside it. */
 START_TEST(test_order) {
         submit(1000, 7, true, 0);
@@ -294,6 +311,7 @@ int main(void) {
         tests = test_case(suite, "by itself", setup_worker, teardown_worker);
         tcase_add_test(tests, test_users);
         tcase_add_test(tests, test_share_of_threads);
+        tcase_add_test(tests, test_turns);
         tcase_add_test(tests, test_order);
         tcase_add_test(tests, test_end);
 
