@@ -5,6 +5,8 @@
  */
 #include <poll.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
 
 #include "client.h"
 #include "harness.h"
@@ -398,6 +400,47 @@ START_TEST(test_watcher_dies) {
         }
         daemon_unlink_all(&the_daemon);
         daemon_await_descriptors(&the_daemon, 2);
+}
+END_TEST
+
+/* More than are told at one turn of the daemon's loop. */
+#define WATCHES 40
+
+static void watch_raw(struct raw *raw, const char *prefix) {
+        const struct shmd_wire_watch body = { .prefix_size = (uint16_t) strlen(prefix) };
+        struct raw_reply reply;
+
+        ck_assert_uint_eq(raw_call(raw, SHMD_OP_WATCH, &body, prefix, strlen(prefix), &reply), 0);
+}
+
+/* The one whose turn is next goes while it is told, with all beside it: whoever comes after is told all the same. */
+START_TEST(test_watcher_goes_while_told) {
+        const struct shmd_wire_create create = { .size = 1, .mode = 0600, .flags = SHMD_WIRE_WRITE, .name_size = 4 };
+        struct raw maker = RAW_INIT, goes = RAW_INIT;
+        struct record record = { 0 };
+        struct raw_reply reply;
+
+        raw_connect(&maker, the_daemon.socket);
+        raw_connect(&goes, the_daemon.socket);
+        for (unsigned i = 0; i < WATCHES; i++)
+                watch_raw(&goes, "told");
+        watch(watcher, "told", 0, &record);
+        /* So that it hears of both at once, in this order: first it begins to tell, then the end of one who may still be told. */
+        ck_assert_int_eq(kill(the_daemon.pid, SIGSTOP), 0);
+        ck_assert_int_eq(waitpid(the_daemon.pid, NULL, WUNTRACED), the_daemon.pid);
+        ck_assert_int_eq(raw_request(&maker, SHMD_OP_CREATE, &create, "told", 4, NULL, 0), 0);
+        ck_assert_int_eq(shutdown(goes.fd, SHUT_WR), 0);
+        ck_assert_int_eq(kill(the_daemon.pid, SIGCONT), 0);
+
+        raw_receive(&maker, &reply);
+        ck_assert_uint_eq(reply.header.status, 0);
+        raw_reply_done(&reply);
+        expect(&record, SHMD_EVENT_CREATED, "told");
+        expect(&record, SHMD_EVENT_PUBLISHED, "told");
+        expect_nothing(&record);
+        TEST_UNTIL(client_status(connection).my_watches.used == 1, "the other's watches to end");
+        raw_close(&maker);
+        raw_close(&goes);
 }
 END_TEST
 
@@ -926,6 +969,7 @@ static Suite *events_suite(void) {
         tcase_add_test(tests, test_unwatch);
         tcase_add_loop_test(tests, test_unwatch_when_told, 0, ELEMENTSOF(endings));
         tcase_add_test(tests, test_watcher_dies);
+        tcase_add_test(tests, test_watcher_goes_while_told);
 
         tests = test_case(suite, "snapshots", setup, teardown);
         tcase_add_loop_test(tests, test_snapshot_under_changes, 0, 4);
