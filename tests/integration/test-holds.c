@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 #include "fixture.h"
 #include "process.h"
@@ -477,27 +478,81 @@ static unsigned long count_switches(void) {
         return sum;
 }
 
-/* Whether the daemon does nothing at all for a second. */
-static bool sleeps_for_a_second(void) {
-        const unsigned long before = count_switches();
+/* Longer than the daemon ever waits before it asks again what no event has told it to. */
+#define QUIET_MSEC 2200
 
-        poll(NULL, 0, 1000);
-        return count_switches() == before;
+/* Whether the daemon has done nothing at all for so long. */
+static bool has_slept(void) {
+        static unsigned long switches;
+        static int64_t since_msec;
+        const unsigned long now = count_switches();
+
+        if (now != switches) {
+                switches = now;
+                since_msec = test_now_msec();
+        }
+        return test_now_msec() - since_msec >= QUIET_MSEC;
+}
+
+/* A descriptor that no connection accounts for. */
+static int hold_outside(const char *name) {
+        struct shmd_segment *segment = client_create(connection, name, 1, SHMD_LIFETIME_HOLDERS);
+        int fd = dup(shmd_fd(segment));
+
+        ck_assert_int_ge(fd, 0);
+        shmd_close(segment);
+        return fd;
+}
+
+/* Closes that are told of: of the same again, one after the other, only the first would be: inotify(7). */
+static void open_and_close_in_turn(const int *fds, unsigned times) {
+        char paths[2][32];
+
+        for (unsigned i = 0; i < 2; i++)
+                snprintf(paths[i], sizeof(paths[i]), "/proc/self/fd/%d", fds[i]);
+        for (unsigned i = 0; i < times; i++) {
+                int fd = open(paths[i % 2], O_RDONLY | O_CLOEXEC);
+
+                TEST_REQUIRE(fd, >=, 0);
+                close(fd);
+        }
+}
+
+/* How many events the kernel keeps for who does not come to read them; 0: more than can be made here. */
+static unsigned events_max(void) {
+        _cleanup_free_ char *text = test_read_file("/proc/sys/fs/inotify/max_queued_events");
+        int number = text ? atoi(text) : 0;
+
+        return number > 0 && number < 1000000 ? (unsigned) number : 0;
 }
 
 /*
- * With a client connected and a segment that only a mapping keeps, the daemon sleeps: it waits for an event, and
- * does not look again and again. It may look a few times more at first, so what is waited for is one quiet second; a
+ * With a client connected and segments that nothing but a mapping keeps, or a descriptor, the daemon sleeps: it waits for an event, and
+ * does not look again and again. It may look a few times more at first, so what is waited for is one quiet time; a
  * daemon that polls never has one, and one that does not has it however slow the machine is.
+ *
+ * As from then on only events make it look, here is also what it does when the one that matters is lost among too many others.
  */
 START_TEST(test_idle_daemon_sleeps) {
         struct child child;
         uint64_t id = start_stranger(&child, SHMD_LIFETIME_PERSIST);
+        int noise[] = { hold_outside("noise/1"), hold_outside("noise/2") };
 
         check_kept(&child, id);
-        TEST_UNTIL(sleeps_for_a_second(), "the daemon to sleep");
+        TEST_UNTIL(has_slept(), "the daemon to sleep");
+        ck_assert_int_eq(kill(the_daemon.pid, SIGSTOP), 0);
+        ck_assert_int_eq(waitpid(the_daemon.pid, NULL, WUNTRACED), the_daemon.pid);
+        if (events_max() > 0)
+                open_and_close_in_turn(noise, events_max() + 2);
+        else
+                test_skip("test_idle_daemon_sleeps: events that are lost, as there is room for too many");
         child_kill(&child);
-        TEST_UNTIL(!client_id_exists(connection, id), "the mapping's end");
+        ck_assert_int_eq(kill(the_daemon.pid, SIGCONT), 0);
+        /* Not asked for it: that would make it look. */
+        daemon_await_segments(&the_daemon, ELEMENTSOF(noise));
+        for (unsigned i = 0; i < ELEMENTSOF(noise); i++)
+                close(noise[i]);
+        daemon_await_segments(&the_daemon, 0);
 }
 END_TEST
 
