@@ -254,6 +254,147 @@ START_TEST(test_private) {
 }
 END_TEST
 
+/* --- descriptors of the daemon's --- */
+
+#define FEW_DESCRIPTORS 512
+#define BATCH 253
+
+static void limit_descriptors(void *userdata) {
+        const rlim_t *most = userdata;
+        const struct rlimit limit = { *most, *most };
+
+        if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+                _exit(125);
+}
+
+static int try_missing(struct shmd *own, unsigned count) {
+        return shmd_open_many(own, name_list, count, SHMD_PRIVATE, segments, results);
+}
+
+static void pay_for_batches(int channel, void *userdata) {
+        struct shmd *own = client_connect();
+        char name[32];
+
+        (void) channel;
+        (void) userdata;
+        make_names(BATCH);
+        /* One after the other: what each might have needed is the next one's. */
+        for (unsigned round = 0; round < 5; round++) {
+                ASSERT_OK(own, try_missing(own, BATCH));
+                for (unsigned i = 0; i < BATCH; i++)
+                        TEST_REQUIRE(results[i], ==, -ENOENT);
+        }
+        /* A share of what the daemon can have, of which so many are segments. */
+        for (unsigned i = 0; i < 150; i++) {
+                snprintf(name, sizeof(name), "own/%u", i);
+                shmd_close(client_create(own, name, 1, SHMD_LIFETIME_PERSIST));
+        }
+        ck_assert_int_eq(try_missing(own, BATCH), -EDQUOT);
+        ASSERT_OK(own, try_missing(own, BATCH / 4));
+        shmd_disconnect(own);
+}
+
+/* While many are opened, their descriptors are the client's to pay for, whatever comes of it. */
+START_TEST(test_charged) {
+        rlim_t most = FEW_DESCRIPTORS;
+        struct child child;
+
+        daemon_start(&the_daemon, &(struct daemon_options) { .prepare = limit_descriptors, .userdata = &most });
+        if (geteuid() == 0)
+                child_start_as(&child, &alice, pay_for_batches, NULL);
+        else
+                child_start(&child, pay_for_batches, NULL);
+        child_join(&child);
+        daemon_stop(&the_daemon);
+}
+END_TEST
+
+#define SHARED 16
+
+/* The daemon keeps a descriptor of each for the next who opens it, unless flags say that it is a private one. */
+static void create_numbered(struct shmd *who, unsigned from, unsigned to, unsigned flags) {
+        for (unsigned i = from; i < to; i++) {
+                struct shmd_segment *segment = NULL;
+
+                ASSERT_OK(who, shmd_create(who, name_list[i], PAGE, SHMD_EXCLUSIVE | SHMD_READ_WRITE | flags, NULL, &segment));
+                *(unsigned *) client_map(segment) = i;
+                shmd_close(segment);
+        }
+}
+
+/* For reading: it keeps another one for that. */
+static void open_numbered(struct shmd *who, unsigned from, unsigned to) {
+        for (unsigned i = from; i < to; i++)
+                shmd_close(client_open(who, name_list[i], SHMD_READ_ONLY));
+}
+
+/* Each has its own memory, or was refused. Gives how many have. */
+static unsigned check_opened(unsigned count) {
+        unsigned opened = 0;
+
+        for (unsigned i = 0; i < count; i++) {
+                if (results[i] != 0)
+                        continue;
+                TEST_REQUIRE(*(unsigned *) client_map(segments[i]), ==, i);
+                opened++;
+        }
+        shmd_close_many(segments, count);
+        /* Else it was asked a second time. */
+        ck_assert(!daemon_log_has(&the_daemon, "disconnecting"));
+        return opened;
+}
+
+/* The daemon's lowest unused number: a limit of that lets it have no more. */
+static rlim_t lowest_unused(void) {
+        char path[64];
+        rlim_t number = 0;
+
+        do
+                snprintf(path, sizeof(path), "/proc/%d/fd/%u", (int) the_daemon.pid, (unsigned) number++);
+        while (access(path, F_OK) == 0 || errno != ENOENT);
+        return number - 1;
+}
+
+/* There are no more descriptors in the middle of it: what is on its way to the client already is not given up for the rest. */
+START_TEST(test_no_descriptors_left) {
+        struct shmd *other = client_connect();
+        struct rlimit before, none;
+
+        make_names(2 * SHARED);
+        create_numbered(connection, 0, SHARED, 0);
+        create_numbered(connection, SHARED, 2 * SHARED, SHMD_PRIVATE);
+        open_numbered(connection, 0, SHARED);
+        ck_assert_int_eq(prlimit(the_daemon.pid, RLIMIT_NOFILE, NULL, &before), 0);
+        none = (struct rlimit) { lowest_unused(), before.rlim_max };
+        ck_assert_int_eq(prlimit(the_daemon.pid, RLIMIT_NOFILE, &none, NULL), 0);
+        open_many(other, 2 * SHARED, SHMD_READ_ONLY);
+        ck_assert_uint_eq(check_opened(2 * SHARED), SHARED);
+        ck_assert_int_eq(prlimit(the_daemon.pid, RLIMIT_NOFILE, &before, NULL), 0);
+        open_many(other, 2 * SHARED, SHMD_READ_ONLY);
+        ck_assert_uint_eq(check_opened(2 * SHARED), 2 * SHARED);
+        shmd_disconnect(other);
+}
+END_TEST
+
+/* As many are kept open as the daemon keeps at most, a quarter of its descriptors, and all of them are on their way to the client. */
+START_TEST(test_all_are_kept) {
+        rlim_t most = 8 * SHARED;
+        struct shmd *other;
+
+        daemon_start(&the_daemon, &(struct daemon_options) { .prepare = limit_descriptors, .userdata = &most });
+        connection = client_connect();
+        other = client_connect();
+        make_names(2 * SHARED);
+        create_numbered(connection, SHARED, 2 * SHARED, SHMD_PRIVATE);
+        create_numbered(connection, 0, SHARED, 0);
+        open_numbered(connection, 0, SHARED);
+        open_many(other, 2 * SHARED, SHMD_READ_ONLY);
+        ck_assert_uint_eq(check_opened(2 * SHARED), 2 * SHARED);
+        shmd_disconnect(other);
+        teardown();
+}
+END_TEST
+
 /* --- creation --- */
 
 START_TEST(test_partly_created) {
@@ -489,6 +630,13 @@ static Suite *many_suite(void) {
         tcase_add_test(tests, test_none);
         tcase_add_test(tests, test_denied);
         tcase_add_test(tests, test_private);
+
+        tests = test_case(suite, "descriptors", setup, teardown);
+        tcase_add_test(tests, test_no_descriptors_left);
+
+        tests = test_case(suite, "few descriptors", NULL, NULL);
+        tcase_add_test(tests, test_charged);
+        tcase_add_test(tests, test_all_are_kept);
 
         tests = test_case(suite, "creation", setup, teardown);
         tcase_add_test(tests, test_partly_created);
