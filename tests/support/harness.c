@@ -252,6 +252,19 @@ void daemon_finish(struct test_daemon *daemon) {
         test_remove_tree(daemon->directory);
 }
 
+/* Nobody is charged with anything but our own connection; an account is there as long as any charge is, of whatever kind. */
+static bool charges_are_given_back(struct test_daemon *daemon) {
+        static const uint64_t own[] = { 0, 0, 0, 1, 0 }; /* as struct shmd_wire_account has them */
+        const struct shmd_wire_accounts request = { 0 };
+        const struct shmd_wire_account *accounts;
+        struct raw_reply reply;
+
+        ck_assert_uint_eq(raw_call(&daemon->control, SHMD_OP_ACCOUNTS, &request, NULL, 0, &reply), 0);
+        accounts = (const struct shmd_wire_account *) (RAW_BODY(&reply, accounts_reply) + 1);
+        return RAW_BODY(&reply, accounts_reply)->count == 1 && accounts[0].uid == geteuid() &&
+               memcmp(accounts[0].used, own, sizeof(own)) == 0;
+}
+
 void daemon_stop(struct test_daemon *daemon) {
         int status;
 
@@ -261,6 +274,7 @@ void daemon_stop(struct test_daemon *daemon) {
         ck_assert_uint_eq(daemon_status(daemon).holds, 0);
         ck_assert_uint_eq(daemon_status(daemon).bytes, 0);
         daemon_await_descriptors(daemon, 0);
+        TEST_UNTIL(charges_are_given_back(daemon), "all that was charged to be given back");
 
         daemon_kill(daemon, SIGTERM);
         status = daemon_wait(daemon);

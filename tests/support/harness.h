@@ -50,7 +50,7 @@ int daemon_wait(struct test_daemon *daemon);
 void daemon_kill(struct test_daemon *daemon, int number);
 
 /*
- * Removes all names, waits until nothing is held or connected, compares the descriptors with what they
+ * Removes all names, waits until nothing is held, connected or charged, compares the descriptors with what they
  * were at first, ends it with SIGTERM, and checks what is left.
  */
 void daemon_stop(struct test_daemon *daemon);
