@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 
 #include "client.h"
 #include "harness.h"
@@ -426,11 +425,10 @@ START_TEST(test_watcher_goes_while_told) {
                 watch_raw(&goes, "told");
         watch(watcher, "told", 0, &record);
         /* So that it hears of both at once, in this order: first it begins to tell, then the end of one who may still be told. */
-        ck_assert_int_eq(kill(the_daemon.pid, SIGSTOP), 0);
-        ck_assert_int_eq(waitpid(the_daemon.pid, NULL, WUNTRACED), the_daemon.pid);
+        daemon_pause(&the_daemon);
         ck_assert_int_eq(raw_request(&maker, SHMD_OP_CREATE, &create, "told", 4, NULL, 0), 0);
         ck_assert_int_eq(shutdown(goes.fd, SHUT_WR), 0);
-        ck_assert_int_eq(kill(the_daemon.pid, SIGCONT), 0);
+        daemon_resume(&the_daemon);
 
         raw_receive(&maker, &reply);
         ck_assert_uint_eq(reply.header.status, 0);

@@ -9,7 +9,6 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 
 #include "fixture.h"
 #include "process.h"
@@ -540,14 +539,13 @@ START_TEST(test_idle_daemon_sleeps) {
 
         check_kept(&child, id);
         TEST_UNTIL(has_slept(), "the daemon to sleep");
-        ck_assert_int_eq(kill(the_daemon.pid, SIGSTOP), 0);
-        ck_assert_int_eq(waitpid(the_daemon.pid, NULL, WUNTRACED), the_daemon.pid);
+        daemon_pause(&the_daemon);
         if (events_max() > 0)
                 open_and_close_in_turn(noise, events_max() + 2);
         else
                 test_skip("test_idle_daemon_sleeps: events that are lost, as there is room for too many");
         child_kill(&child);
-        ck_assert_int_eq(kill(the_daemon.pid, SIGCONT), 0);
+        daemon_resume(&the_daemon);
         /* Not asked for it: that would make it look. */
         daemon_await_segments(&the_daemon, ELEMENTSOF(noise));
         for (unsigned i = 0; i < ELEMENTSOF(noise); i++)

@@ -422,6 +422,81 @@ START_TEST(test_keepers) {
 }
 END_TEST
 
+static uint64_t start_time_of(pid_t pid) {
+        _cleanup_free_ char *text = NULL;
+        unsigned long long started = 0;
+        char path[64];
+
+        snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
+        text = test_read_file(path);
+        ck_assert_ptr_nonnull(text);
+        ck_assert_int_eq(sscanf(strrchr(text, ')') + 2, "%*s" /* then 18 fields: proc(5) */
+                                "%*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &started), 1);
+        return started;
+}
+
+static uint64_t keeper_of(pid_t pid) {
+        return start_time_of(pid) << 22 | (uint64_t) pid;
+}
+
+static void create_kept(const char *name, uint64_t keeper_process) {
+        const struct shmd_wire_create request = {
+                .mode = 0600,
+                .flags = SHMD_WIRE_POSIX | SHMD_WIRE_DETACHED | SHMD_WIRE_WRITE,
+                .lifetime = WIRE_LIFETIME_HOLDERS,
+                .maximum = keeper_process,
+                .name_size = 6,
+        };
+        struct raw_reply reply;
+        struct raw own;
+
+        raw_connect(&own, the_daemon.socket);
+        ck_assert_uint_eq(raw_call(&own, SHMD_OP_CREATE, &request, name, 6, &reply), SHMD_OK);
+        raw_reply_done(&reply);
+        raw_close(&own);
+}
+
+static void be_somebodys(int channel, void *userdata) {
+        (void) userdata;
+        step_expect(channel, 'e');
+}
+
+/* The second one has no keeper: when that has gone, the daemon has looked at the first one, too. */
+static void have_kept_by(int channel, void *userdata) {
+        (void) channel;
+        create_kept("number", keeper_of(*(pid_t *) userdata));
+        create_kept("second", 0);
+}
+
+static const struct identity alice = { .uid = 65533, .gid = 65533 }, bob = { .uid = 65532, .gid = 65532 };
+
+/* Whose process it is: one's own and root's may be a keeper, another user's not. */
+static const struct {
+        const struct identity *of;
+        bool keeps;
+} keepers_of_alice[] = { { &alice, true }, { NULL, true }, { &bob, false } };
+
+START_TEST(test_keepers_user) {
+        const struct shmd_wire_stat request = { .target.name_size = 6 };
+        struct child keeper, client;
+        struct raw_reply reply;
+
+        if (!test_as_root("test_keepers_user"))
+                return;
+        if (keepers_of_alice[_i].of)
+                child_start_as(&keeper, keepers_of_alice[_i].of, be_somebodys, NULL);
+        else
+                child_start(&keeper, be_somebodys, NULL);
+        child_start_as(&client, &alice, have_kept_by, &keeper.pid);
+        child_join(&client);
+        daemon_await_segments(&the_daemon, keepers_of_alice[_i].keeps);
+        ck_assert_uint_eq(raw_call(&raw, SHMD_OP_STAT, &request, "number", 6, &reply), keepers_of_alice[_i].keeps ? SHMD_OK : SHMD_NOT_FOUND);
+        step_send(keeper.channel, 'e');
+        child_join(&keeper);
+        daemon_await_segments(&the_daemon, 0);
+}
+END_TEST
+
 START_TEST(test_guessed_ids) {
         struct shmd_wire_opened opened;
 
@@ -713,6 +788,39 @@ START_TEST(test_half_read_reply) {
 }
 END_TEST
 
+#define UNHEARD 4
+
+/* They ask and are gone before the answer: nothing that was made for it stays. */
+START_TEST(test_gone_before_answer) {
+        const struct shmd_wire_create create = { .size = 4096, .mode = 0600, .flags = SHMD_WIRE_WRITE, .name_size = 6 };
+        const struct shmd_wire_open shared = { .target.name_size = 6 }, private = { .target.name_size = 6, .flags = SHMD_WIRE_PRIVATE };
+        const struct shmd_wire_many many = { .count = 1, .flags = SHMD_WIRE_PRIVATE };
+        static const char many_names[] = { 6, 0, 'v', 'i', 'c', 't', 'i', 'm' };
+        struct raw gone[UNHEARD];
+        int before;
+
+        ck_assert_int_eq(raw_create(&raw, "victim", 4096, WIRE_LIFETIME_PERSIST, NULL, NULL), SHMD_OK);
+        ck_assert_int_eq(raw_open_name(&raw, "victim", 0, NULL, NULL), SHMD_OK);
+        before = daemon_count_descriptors(&the_daemon);
+        for (unsigned i = 0; i < UNHEARD; i++)
+                raw_connect(&gone[i], the_daemon.socket);
+        daemon_pause(&the_daemon);
+        ck_assert_int_eq(raw_request(&gone[0], SHMD_OP_CREATE, &create, "number", 6, NULL, 0), 0);
+        ck_assert_int_eq(raw_request(&gone[1], SHMD_OP_OPEN, &shared, "victim", 6, NULL, 0), 0);
+        ck_assert_int_eq(raw_request(&gone[2], SHMD_OP_OPEN, &private, "victim", 6, NULL, 0), 0);
+        ck_assert_int_eq(raw_request(&gone[3], SHMD_OP_OPEN_MANY, &many, many_names, sizeof(many_names), NULL, 0), 0);
+        for (unsigned i = 0; i < UNHEARD; i++)
+                raw_close(&gone[i]);
+        daemon_resume(&the_daemon);
+        daemon_settle(&the_daemon, 1);
+        ck_assert_uint_eq(raw_open_name(&raw, "number", 0, NULL, NULL), SHMD_NOT_FOUND);
+        ck_assert_uint_eq(daemon_status(&the_daemon).segments, 1);
+        ck_assert_uint_eq(daemon_status(&the_daemon).holds, 1);
+        if (before >= 0)
+                TEST_UNTIL(daemon_count_descriptors(&the_daemon) == before, "their descriptors to be closed");
+}
+END_TEST
+
 START_TEST(test_half_closed) {
         struct raw_reply reply;
 
@@ -926,6 +1034,7 @@ static Suite *hostile_suite(void) {
         tcase_add_test(tests, test_impossible_sizes);
         tcase_add_test(tests, test_impossible_numbers);
         tcase_add_test(tests, test_keepers);
+        tcase_add_loop_test(tests, test_keepers_user, 0, ELEMENTSOF(keepers_of_alice));
         tcase_add_test(tests, test_guessed_ids);
 
         tests = test_case(suite, "descriptors", setup, teardown);
@@ -944,6 +1053,7 @@ static Suite *hostile_suite(void) {
         tcase_add_loop_test(tests, test_hello_versions, 0, ELEMENTSOF(hellos));
         tcase_add_test(tests, test_generation_page_is_read_only);
         tcase_add_test(tests, test_half_read_reply);
+        tcase_add_test(tests, test_gone_before_answer);
         tcase_add_test(tests, test_half_closed);
         tcase_add_loop_test(tests, test_never_reads, 0, ELEMENTSOF(pipelined));
         tcase_add_test(tests, test_many_never_read);

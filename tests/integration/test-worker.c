@@ -10,7 +10,6 @@
 #include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 
 #include "client.h"
 #include "harness.h"
@@ -283,11 +282,10 @@ START_TEST(test_close_that_blocks) {
         daemon_start(&the_daemon, &(struct daemon_options) { .prepare = limit_descriptors });
         child_start_as(&child, &alice, bring_lingering, NULL);
         step_expect(child.channel, 'c');
-        ck_assert_int_eq(kill(the_daemon.pid, SIGSTOP), 0);
-        ck_assert_int_eq(waitpid(the_daemon.pid, NULL, WUNTRACED), the_daemon.pid);
+        daemon_pause(&the_daemon);
         step_send(child.channel, 's');
         step_expect(child.channel, 'b');
-        ck_assert_int_eq(kill(the_daemon.pid, SIGCONT), 0);
+        daemon_resume(&the_daemon);
         step_expect(child.channel, 'r');
         /* Another's requests with descriptors are served, and closed, while all that is stuck. */
         descriptors = daemon_count_descriptors(&the_daemon);

@@ -208,6 +208,15 @@ void daemon_kill(struct test_daemon *daemon, int number) {
         ck_assert_int_eq(kill(daemon->pid, number), 0);
 }
 
+void daemon_pause(struct test_daemon *daemon) {
+        daemon_kill(daemon, SIGSTOP);
+        ck_assert_int_eq(waitpid(daemon->pid, NULL, WUNTRACED), daemon->pid);
+}
+
+void daemon_resume(struct test_daemon *daemon) {
+        daemon_kill(daemon, SIGCONT);
+}
+
 void daemon_unlink_all(struct test_daemon *daemon) {
         uint64_t ids[512];
         size_t count;

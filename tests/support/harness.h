@@ -48,6 +48,9 @@ void daemon_start_again(struct test_daemon *daemon, const struct daemon_options 
 /* Waits for an end that is its own, or caused by a signal; gives the wait status. */
 int daemon_wait(struct test_daemon *daemon);
 void daemon_kill(struct test_daemon *daemon, int number);
+/* Stops it for a while: what is done meanwhile it finds all at once, in that order. */
+void daemon_pause(struct test_daemon *daemon);
+void daemon_resume(struct test_daemon *daemon);
 
 /*
  * Removes all names, waits until nothing is held, connected or charged, compares the descriptors with what they
