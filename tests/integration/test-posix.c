@@ -825,7 +825,7 @@ static void make_as_first(int channel, void *userdata) {
 
 static void open_as_second(int channel, void *userdata) {
         /* Not O_CREAT of what is there: there fs.protected_regular forbids in /dev/shm what the mode allows. */
-        static const int oflags[] = { O_RDONLY, O_RDWR, O_RDWR | O_TRUNC, O_RDWR | O_CREAT | O_EXCL };
+        static const int oflags[] = { O_RDONLY, O_RDONLY | O_TRUNC, O_RDWR, O_RDWR | O_TRUNC, O_RDWR | O_CREAT | O_EXCL };
 
         (void) channel;
         (void) userdata;
