@@ -212,6 +212,43 @@ START_TEST(test_mode_changed) {
 }
 END_TEST
 
+/* Without the daemon: it must be in the cache. */
+static void check_cached(const char *name, uint64_t id) {
+        struct shmd_segment *again;
+
+        freeze_daemon();
+        again = client_open(connection, name, SHMD_READ_WRITE);
+        ck_assert_uint_eq(shmd_id(again), id);
+        shmd_close(again);
+        thaw_daemon();
+}
+
+/* What was asked anew is remembered anew, and is one hold as before. */
+START_TEST(test_asked_anew) {
+        hold();
+        ASSERT_OK(other, shmd_chmod(other, "name", 0600));
+        shmd_close(client_open(connection, "name", SHMD_READ_WRITE));
+        check_cached("name", shmd_id(held));
+        ASSERT_OK(other, shmd_rename(other, "name", "new-name"));
+        shmd_close(client_open(connection, "new-name", SHMD_READ_WRITE));
+        check_cached("new-name", shmd_id(held));
+        ck_assert_uint_eq(client_stat(other, "new-name").holders, 1);
+        shmd_close(held);
+        TEST_UNTIL(client_stat(other, "new-name").holders == 0, "the close to arrive");
+}
+END_TEST
+
+/* What its creator has published he has by its name. */
+START_TEST(test_published) {
+        struct shmd_segment *segment = NULL;
+
+        ASSERT_OK(connection, shmd_create(connection, "published", 1, SHMD_UNPUBLISHED | SHMD_READ_WRITE, NULL, &segment));
+        ASSERT_OK(connection, shmd_publish(segment, 0));
+        check_cached("published", shmd_id(segment));
+        shmd_close(segment);
+}
+END_TEST
+
 /* Its last holder's end takes the name away by itself. */
 START_TEST(test_lifetime_over) {
         struct shmd *creator = client_connect();
@@ -263,6 +300,8 @@ static Suite *cache_suite(void) {
         tcase_add_test(tests, test_daemon_killed);
         tcase_add_test(tests, test_renamed);
         tcase_add_test(tests, test_mode_changed);
+        tcase_add_test(tests, test_asked_anew);
+        tcase_add_test(tests, test_published);
         tcase_add_test(tests, test_lifetime_over);
         tcase_add_test(tests, test_shared_slot);
         tests = test_case(suite, "end", NULL, NULL);

@@ -358,6 +358,44 @@ START_TEST(test_truncate) {
 }
 END_TEST
 
+/*
+ * Opened as a segment: it has the size that it was given by the time it is mapped. When that grows what is mapped does not, and nothing
+ * says so: whoever believed it would get SIGBUS.
+ */
+static void map_as_segment(int channel, void *userdata) {
+        int fd = shmd_shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600);
+        struct shmd *own = client_connect(), *other = client_connect();
+        struct shmd_segment *segment = client_open(own, object, SHMD_READ_WRITE), *again;
+
+        (void) channel;
+        (void) userdata;
+        ck_assert_uint_eq(shmd_size(segment), 0);
+        ck_assert_int_eq(ftruncate(fd, 4096), 0);
+        *(char *) client_map(segment) = 'm';
+        ck_assert_uint_eq(shmd_size(segment), 4096);
+
+        ck_assert_int_eq(ftruncate(fd, 8192), 0);
+        ck_assert_uint_eq(client_stat(own, object).size_bytes, 8192);
+        ASSERT_OK(other, shmd_chmod(other, object, 0600)); /* so that the daemon is asked */
+        again = client_open(own, object, SHMD_READ_WRITE);
+        ck_assert_ptr_eq(client_map(again), client_map(segment));
+        ck_assert_uint_eq(shmd_size(again), 4096);
+        ck_assert_uint_eq(shmd_size(segment), 4096);
+        shmd_close(segment);
+        shmd_close(again);
+        again = client_open(own, object, SHMD_READ_WRITE);
+        ck_assert_uint_eq(shmd_size(again), 8192);
+        ((char *) client_map(again))[8191] = 'm';
+        shmd_disconnect(own);
+        shmd_disconnect(other);
+        ck_assert_int_eq(shmd_shm_unlink(object), 0);
+}
+
+START_TEST(test_mapped_as_segment) {
+        in_child(map_as_segment, NULL);
+}
+END_TEST
+
 /* --- what is open already: without the daemon, and as new --- */
 
 static ino_t inode_of(int fd) {
@@ -863,6 +901,7 @@ static Suite *posix_suite(void) {
         tcase_add_test(tests, test_use);
         tcase_add_test(tests, test_lowest_descriptor_at_first);
         tcase_add_test(tests, test_truncate);
+        tcase_add_test(tests, test_mapped_as_segment);
         tcase_add_loop_test(tests, test_again_without_daemon, 0, 2);
         tcase_add_test(tests, test_again_later);
         tcase_add_loop_test(tests, test_again_number_reused, 0, 2);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -90,6 +91,25 @@ START_TEST(test_read_only) {
         ck_assert_int_eq(ftruncate(fd, 0), -1);
         shmd_close(reader);
         shmd_close(segment);
+}
+END_TEST
+
+/* There is no room for the descriptor: then nothing is held, either. */
+START_TEST(test_no_room_for_descriptor) {
+        struct shmd_segment *segment = NULL;
+        struct rlimit before, none;
+        int lowest = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+        shmd_close(client_create(connection, "there", 4096, SHMD_LIFETIME_PERSIST));
+        ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+        none = (struct rlimit) { (rlim_t) lowest, before.rlim_max };
+        close(lowest);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &none), 0);
+        ck_assert_int_eq(shmd_open(connection, "there", SHMD_READ_ONLY, &segment), -EMFILE);
+        ck_assert_ptr_null(segment);
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+        TEST_UNTIL(client_stat(connection, "there").holders == 0, "it to be given back");
+        shmd_close(client_open(connection, "there", SHMD_READ_ONLY));
 }
 END_TEST
 
@@ -393,6 +413,7 @@ static Suite *segment_suite(void) {
         tcase_add_test(tests, test_impossible_sizes);
         tcase_add_test(tests, test_sealed);
         tcase_add_test(tests, test_read_only);
+        tcase_add_test(tests, test_no_room_for_descriptor);
         tcase_add_test(tests, test_exclusive);
         tcase_add_test(tests, test_bytes_are_shared);
         tcase_add_test(tests, test_open_errors);
