@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -226,6 +227,107 @@ START_TEST(test_hold_counts_again) {
         check_bytes("held", 'h');
         shmd_close(segment);
         TEST_UNTIL(!client_exists(connection, "held"), "the segment to go with its holder");
+}
+END_TEST
+
+static void write_config(const char *path, const char *text) {
+        FILE *file = fopen(path, "we");
+
+        ck_assert_ptr_nonnull(file);
+        fputs(text, file);
+        ck_assert_int_eq(fclose(file), 0);
+}
+
+static const struct identity alice = { .uid = 61001, .gid = 61001 };
+
+static const char *const two[] = { "one", "two" };
+
+static void hold_beyond_limit(int channel, void *userdata) {
+        struct shmd *own = connect_to(userdata);
+        struct shmd_segment *segments[] = { client_create(own, two[0], PAGE, SHMD_LIFETIME_HOLDERS),
+                                            client_create(own, two[1], PAGE, SHMD_LIFETIME_HOLDERS) }, *again;
+        unsigned lost;
+
+        step_send(channel, 'h');
+        step_expect(channel, 'r');
+        client_status(own); /* is connected again */
+        lost = client_try_open(own, two[0], SHMD_READ_WRITE) == 0;
+        ck_assert_int_eq(client_try_open(own, two[lost], SHMD_READ_WRITE), -EDQUOT);
+        step_send_data(channel, &lost, sizeof(lost));
+        step_expect(channel, 'u');
+        again = client_open(own, two[lost], SHMD_READ_WRITE);
+        step_send(channel, 'o');
+        step_expect(channel, 'c');
+        shmd_close(again);
+        client_status(own);
+        step_send(channel, 'c');
+        step_expect(channel, 'e');
+        shmd_close(segments[lost]);
+        step_expect(channel, 'e');
+        shmd_disconnect(own);
+}
+
+static void check_held_once(struct shmd *own, const char *name) {
+        struct shmd_stat stat = client_stat(own, name);
+
+        ck_assert_uint_eq(stat.holders, 1);
+        ck_assert_uint_eq(stat.unknown_holder, 0);
+}
+
+/* One of two does not count again, as there is a limit now. Opened once more when there is none, it is a hold as any other. */
+START_TEST(test_hold_counts_later) {
+        char path[160];
+        const char *arguments[] = { "--config", path, NULL };
+        struct manager strict = { 0 };
+        struct child child;
+        struct shmd *own;
+        unsigned lost;
+
+        if (!test_as_root("test_hold_counts_later"))
+                return;
+        snprintf(path, sizeof(path), "%s/holds.conf", test_directory());
+        write_config(path, "");
+        manager_start(&strict, arguments);
+        own = connect_to(&strict);
+        child_start_as(&child, &alice, hold_beyond_limit, &strict);
+        step_expect(child.channel, 'h');
+        write_config(path, "[limits]\nholds = 1\n");
+        manager_crash(&strict);
+        step_send(child.channel, 'r');
+        step_receive_data(child.channel, &lost, sizeof(lost));
+        write_config(path, "");
+        manager_kill(&strict, SIGHUP);
+        manager_await_ready(&strict, 3);
+        step_send(child.channel, 'u');
+        step_expect(child.channel, 'o');
+        check_held_once(own, two[lost]);
+        step_send(child.channel, 'c');
+        step_expect(child.channel, 'c');
+        check_held_once(own, two[lost]);
+        step_send(child.channel, 'e');
+        TEST_UNTIL(!client_exists(own, two[lost]), "the segment to go with its holder");
+        step_send(child.channel, 'e');
+        child_join(&child);
+        shmd_disconnect(own);
+        manager_stop(&strict);
+        unlink(path);
+}
+END_TEST
+
+/* Made for a client that is gone before it hears of it: so it is not there, for the next daemon either. */
+START_TEST(test_gone_before_answer) {
+        const struct shmd_wire_create create_ = { .size = PAGE, .mode = 0600, .flags = SHMD_WIRE_WRITE, .name_size = 4 };
+        struct raw gone;
+
+        raw_connect(&gone, manager.socket);
+        manager_kill(&manager, SIGSTOP);
+        ck_assert_int_eq(waitpid(manager.pid, NULL, WUNTRACED), manager.pid);
+        ck_assert_int_eq(raw_request(&gone, SHMD_OP_CREATE, &create_, "gone", 4, NULL, 0), 0);
+        raw_close(&gone);
+        manager_kill(&manager, SIGCONT);
+        TEST_UNTIL(client_status(connection).my_connections.used == 1, "its connection to end");
+        manager_crash(&manager);
+        ck_assert_uint_eq(client_status(connection).segments, 0);
 }
 END_TEST
 
@@ -634,14 +736,6 @@ START_TEST(test_no_store) {
 }
 END_TEST
 
-static void write_config(const char *path, const char *text) {
-        FILE *file = fopen(path, "we");
-
-        ck_assert_ptr_nonnull(file);
-        fputs(text, file);
-        ck_assert_int_eq(fclose(file), 0);
-}
-
 /* A mistake made in the file since the start costs no segment: else the manager would give up a daemon that does not start. */
 START_TEST(test_config_with_mistake) {
         char path[160];
@@ -738,6 +832,46 @@ START_TEST(test_idle_exit_waits) {
 }
 END_TEST
 
+static void limit_file_size(struct manager *of, uint64_t bytes) {
+        const struct rlimit limit = { bytes, RLIM_INFINITY };
+
+        ck_assert_int_eq(prlimit(of->pid, RLIMIT_FSIZE, &limit, NULL), 0);
+}
+
+/* What is not recorded yet would be as before: the daemon stays, and goes when it is. */
+START_TEST(test_idle_exit_while_failing) {
+        struct shmd_segment *segment = NULL;
+        struct manager idle = { 0 };
+        _cleanup_free_ char *log = NULL;
+        struct shmd *own;
+        unsigned count;
+        char name[32];
+
+        manager_start(&idle, idle_exit);
+        own = connect_to(&idle);
+        segment = client_create(own, "held", PAGE, SHMD_LIFETIME_HOLDERS);
+        limit_file_size(&idle, 1 << 20);
+        for (count = 0; client_status(own).store_failure == SHMD_STORE_FAILURE_NONE; count++) {
+                snprintf(name, sizeof(name), "rests/%u", count);
+                (void) client_try_create(own, name, PAGE, 0, NULL);
+        }
+        shmd_close(segment);
+        TEST_UNTIL(!client_exists(own, "held"), "the segment to go with its holder");
+        shmd_disconnect(own);
+        limit_file_size(&idle, RLIM_INFINITY);
+        manager_end(&idle, 0);
+        log = test_read_file(idle.log);
+        ck_assert_ptr_nonnull(strstr(log, "can write the state log again"));
+        manager_launch(&idle);
+        own = connect_to(&idle);
+        ck_assert_uint_eq(client_status(own).segments, count - 1);
+        ck_assert(!client_exists(own, "held"));
+        manager_end(&idle, SIGTERM);
+        shmd_disconnect(own);
+        manager_stop(&idle);
+}
+END_TEST
+
 START_TEST(test_purge) {
         shmd_close(create("purged", PAGE, 0, NULL));
         ASSERT_OK(connection, shmd_stop(connection, SHMD_STOP_PURGE));
@@ -790,7 +924,6 @@ static const char *const replace_option[] = { "--replace", NULL };
 /* The new one takes everything over; the old one ends; clients notice nothing. */
 START_TEST(test_replace) {
         struct shmd_segment *segment = NULL, *held = NULL;
-        struct test_daemon old;
         struct shmd *own;
         uint64_t id;
 
@@ -802,14 +935,7 @@ START_TEST(test_replace) {
         memset(client_map(segment), 'm', PAGE);
         id = shmd_id(segment);
 
-        old = the_daemon;
-        the_daemon.pid = 0;
-        the_daemon.control = (struct raw) RAW_INIT;
-        daemon_start_again(&the_daemon, &(struct daemon_options) { .arguments = replace_option });
-        the_daemon.baseline = -1; /* it began with what the old one had */
-        ck_assert_int_eq(daemon_wait(&old), 0);
-        raw_close(&old.control);
-
+        daemon_replace(&the_daemon);
         ck_assert_uint_eq(client_stat(own, "moved").id, id);
         ck_assert_uint_eq(client_stat(own, "held").holders, 1);
         ck_assert_int_eq(*(char *) client_map(segment), 'm');
@@ -1250,6 +1376,7 @@ int main(void) {
 
         tests = test_case(suite, "holds", setup, teardown);
         tcase_add_test(tests, test_hold_counts_again);
+        tcase_add_test(tests, test_gone_before_answer);
         tcase_add_loop_test(tests, test_holder_dies, 0, 4);
         tcase_add_test(tests, test_creator_comes_back);
         tcase_add_test(tests, test_unpublished);
@@ -1286,6 +1413,8 @@ int main(void) {
         tests = test_case(suite, "own ends", NULL, NULL);
         tcase_add_test(tests, test_idle_exit);
         tcase_add_loop_test(tests, test_idle_exit_waits, 0, ELEMENTSOF(watched_lifetimes));
+        tcase_add_test(tests, test_idle_exit_while_failing);
+        tcase_add_test(tests, test_hold_counts_later);
         tcase_add_test(tests, test_replace);
         tcase_add_test(tests, test_replace_given_up);
 

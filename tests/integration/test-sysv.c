@@ -873,6 +873,25 @@ START_TEST(test_restart_locked) {
 }
 END_TEST
 
+/* Also where one daemon hands over to another. */
+START_TEST(test_replaced_locked) {
+        struct shmd_segment *mine, *theirs;
+        struct shmd *other;
+
+        if (!can_export("handing over SysV segments"))
+                return;
+        mine = make("brokered", KEY, 0, 0);
+        ASSERT_OK(connection, shmd_lock(mine, 0, 0));
+        daemon_replace(&the_daemon);
+        other = client_connect();
+        theirs = client_open(other, "brokered", SHMD_READ_WRITE);
+        ck_assert_int_eq(shmd_lock(theirs, 0, 0), -EBUSY);
+        shmd_disconnect(other);
+        ASSERT_OK(connection, shmd_unlock(mine));
+        shmd_close(mine);
+}
+END_TEST
+
 /* Removed, or replaced by another one, while no daemon was there. */
 START_TEST(test_restart_removed) {
         int id;
@@ -1329,6 +1348,7 @@ int main(void) {
         tcase_add_test(brokered, test_huge_pages);
         tcase_add_test(brokered, test_what_does_not_go_together);
         tcase_add_test(brokered, test_adopted);
+        tcase_add_test(brokered, test_replaced_locked);
         tcase_add_test(registered, test_by_prefix);
         tcase_add_loop_test(registered, test_killed_creator, 0, 2);
         tcase_add_test(registered, test_other_namespace);

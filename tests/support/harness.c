@@ -217,6 +217,17 @@ void daemon_resume(struct test_daemon *daemon) {
         daemon_kill(daemon, SIGCONT);
 }
 
+void daemon_replace(struct test_daemon *daemon) {
+        static const char *const arguments[] = { "--replace", NULL };
+        struct test_daemon old = *daemon;
+
+        daemon->pid = 0;
+        daemon->control = (struct raw) RAW_INIT;
+        daemon_start_again(daemon, &(struct daemon_options) { .arguments = arguments });
+        daemon->baseline = -1; /* it began with what the old one had */
+        ck_assert_int_eq(daemon_wait(&old), 0);
+}
+
 void daemon_unlink_all(struct test_daemon *daemon) {
         uint64_t ids[512];
         size_t count;

@@ -45,6 +45,9 @@ void daemon_start(struct test_daemon *daemon, const struct daemon_options *optio
 /* Again, in the same place; it must have ended. */
 void daemon_start_again(struct test_daemon *daemon, const struct daemon_options *options);
 
+/* Starts another one that takes its place, and waits for its end. */
+void daemon_replace(struct test_daemon *daemon);
+
 /* Waits for an end that is its own, or caused by a signal; gives the wait status. */
 int daemon_wait(struct test_daemon *daemon);
 void daemon_kill(struct test_daemon *daemon, int number);
