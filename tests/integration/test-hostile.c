@@ -821,6 +821,122 @@ START_TEST(test_gone_before_answer) {
 }
 END_TEST
 
+#define ITEMS 200
+
+struct create_item {
+        struct shmd_wire_create create;
+        char name[8];
+};
+
+/* As many as there is room for, each with a name of its own. */
+static void make_items(struct create_item *items, unsigned count) {
+        char name[16];
+
+        for (unsigned i = 0; i < count; i++) {
+                items[i].create = (struct shmd_wire_create) { .size = 1, .mode = 0600, .flags = SHMD_WIRE_WRITE, .name_size = 8 };
+                snprintf(name, sizeof(name), "item/%03u", i);
+                memcpy(items[i].name, name, sizeof(items[i].name));
+        }
+}
+
+/* One who is told of what he does himself, so that the daemon finds in the middle of it that he is gone. */
+START_TEST(test_gone_in_the_middle) {
+        const struct shmd_wire_many many = { .count = ITEMS };
+        const struct shmd_wire_watch watch = { .prefix_size = 4 };
+        static struct create_item items[ITEMS];
+        struct raw gone;
+        int before;
+
+        before = daemon_count_descriptors(&the_daemon);
+        make_items(items, ITEMS);
+        raw_connect(&gone, the_daemon.socket);
+        daemon_pause(&the_daemon);
+        ck_assert_int_eq(raw_request(&gone, SHMD_OP_WATCH, &watch, "item", 4, NULL, 0), 0);
+        ck_assert_int_eq(raw_request(&gone, SHMD_OP_CREATE_MANY, &many, items, sizeof(items), NULL, 0), 0);
+        ck_assert_int_eq(shutdown(gone.fd, SHUT_RD), 0); /* what is told him now is an error */
+        daemon_resume(&the_daemon);
+        daemon_settle(&the_daemon, 1);
+        raw_close(&gone);
+        ck_assert_uint_eq(daemon_status(&the_daemon).holds, 0);
+        ck_assert_uint_lt(daemon_status(&the_daemon).segments, ITEMS);
+        daemon_unlink_all(&the_daemon);
+        daemon_await_segments(&the_daemon, 0);
+        if (before >= 0)
+                TEST_UNTIL(daemon_count_descriptors(&the_daemon) == before, "their descriptors to be closed");
+}
+END_TEST
+
+/* An item is as long as it says, and what it is padded with is zero. */
+START_TEST(test_padding_of_items) {
+        const struct shmd_wire_many many = { .count = 2 };
+        struct create_item items[2];
+        struct raw_reply reply;
+
+        make_items(items, 2);
+        items[1].create.name_size = 7;
+        ck_assert_uint_eq(raw_call(&raw, SHMD_OP_CREATE_MANY, &many, items, sizeof(items), &reply), SHMD_MALFORMED);
+        items[1].name[7] = '\0';
+        ck_assert_uint_eq(raw_call(&raw, SHMD_OP_CREATE_MANY, &many, items, sizeof(items) - 8, &reply), SHMD_MALFORMED);
+        ck_assert_uint_eq(raw_call(&raw, SHMD_OP_CREATE_MANY, &many, items, sizeof(items), &reply), SHMD_OK);
+        raw_reply_done(&reply);
+}
+END_TEST
+
+#define WAITERS 80
+
+/* The name comes, goes, and comes again while those who wait are still being answered: each gets one answer. */
+START_TEST(test_awaited_twice) {
+        const struct shmd_wire_create create = { .size = 1, .mode = 0600, .flags = SHMD_WIRE_WRITE, .name_size = 6 };
+        const struct shmd_wire_open await = { .target.name_size = 6, .flags = SHMD_WIRE_WAIT, .timeout_usec = UINT64_MAX };
+        const struct shmd_wire_unlink unlink_ = { .target.name_size = 6 };
+        struct raw_reply reply;
+        struct raw waits;
+
+        raw_connect(&waits, the_daemon.socket);
+        for (unsigned i = 0; i < WAITERS; i++)
+                ck_assert_int_eq(raw_request(&waits, SHMD_OP_OPEN, &await, "number", 6, NULL, 0), 0);
+        raw_status(&waits, &(struct shmd_wire_status_reply) { 0 }); /* they all wait */
+        daemon_pause(&the_daemon);
+        ck_assert_int_eq(raw_request(&raw, SHMD_OP_CREATE, &create, "number", 6, NULL, 0), 0);
+        ck_assert_int_eq(raw_request(&raw, SHMD_OP_UNLINK, &unlink_, "number", 6, NULL, 0), 0);
+        ck_assert_int_eq(raw_request(&raw, SHMD_OP_CREATE, &create, "number", 6, NULL, 0), 0);
+        daemon_resume(&the_daemon);
+        for (unsigned i = 0; i < WAITERS; i++) {
+                raw_receive(&waits, &reply);
+                ck_assert_uint_eq(reply.header.operation, SHMD_OP_OPEN);
+                ck_assert_uint_eq(reply.header.status, SHMD_OK);
+                raw_reply_done(&reply);
+        }
+        raw_status(&waits, &(struct shmd_wire_status_reply) { 0 });
+        raw_close(&waits);
+        reconnect();
+}
+END_TEST
+
+/* Another user's creation is not one's own, whatever number he chose for it. */
+static void create_as_another(int channel, void *userdata) {
+        struct raw_reply reply;
+
+        (void) channel;
+        reconnect();
+        ck_assert_uint_eq(raw_call(&raw, SHMD_OP_CREATE, userdata, "number", 6, &reply), SHMD_EXISTS);
+        raw_close(&raw);
+}
+
+START_TEST(test_token_of_another) {
+        struct shmd_wire_create request = { .size = 1, .mode = 0666, .flags = SHMD_WIRE_WRITE, .name_size = 6, .token = 77 };
+        struct child child;
+
+        if (!test_as_root("test_token_of_another"))
+                return;
+        ck_assert_uint_eq(try_create(&request), SHMD_OK);
+        ck_assert_uint_eq(try_create(&request), SHMD_OK); /* asked again */
+        child_start_as(&child, &alice, create_as_another, &request);
+        child_join(&child);
+        reconnect();
+}
+END_TEST
+
 START_TEST(test_half_closed) {
         struct raw_reply reply;
 
@@ -1029,6 +1145,8 @@ static Suite *hostile_suite(void) {
         tcase_add_test(tests, test_status_in_request);
         tcase_add_test(tests, test_good_requests);
         tcase_add_loop_test(tests, test_padding, 0, ELEMENTSOF(paddings));
+        tcase_add_test(tests, test_padding_of_items);
+        tcase_add_test(tests, test_token_of_another);
         tcase_add_test(tests, test_targets);
         tcase_add_test(tests, test_bad_names);
         tcase_add_test(tests, test_impossible_sizes);
@@ -1054,6 +1172,8 @@ static Suite *hostile_suite(void) {
         tcase_add_test(tests, test_generation_page_is_read_only);
         tcase_add_test(tests, test_half_read_reply);
         tcase_add_test(tests, test_gone_before_answer);
+        tcase_add_test(tests, test_gone_in_the_middle);
+        tcase_add_test(tests, test_awaited_twice);
         tcase_add_test(tests, test_half_closed);
         tcase_add_loop_test(tests, test_never_reads, 0, ELEMENTSOF(pipelined));
         tcase_add_test(tests, test_many_never_read);
