@@ -9,6 +9,7 @@
 
 #include "faults.h"
 #include "registry.h"
+#include "state.h"
 #include "status.h"
 #include "util.h"
 
@@ -1384,6 +1385,87 @@ START_TEST(test_descriptors_of_file) {
 }
 END_TEST
 
+static void ck_control(uid_t uid, uint64_t bytes, uint64_t descriptors) {
+        registry_check(&registry);
+        ck_assert_uint_eq(quota_used(&quota, uid, QUOTA_BYTES), bytes);
+        ck_assert_uint_eq(quota_used(&quota, uid, QUOTA_DESCRIPTORS), descriptors);
+}
+
+/* What stands beside the memory is its owner's to pay for, each part once, and goes with it from hand to hand. */
+START_TEST(test_control) {
+        struct segment *segment = create_sized(&alice, "a", 1000);
+
+        for (unsigned i = 0; i < 2; i++) {
+                ck_assert_int_eq(registry_charge_control(segment, SHMD_WIRE_CONTROL_LOCK, 10, &refusal), 0);
+                ck_control(ALICE, 1010, 2);
+        }
+        ck_assert_int_eq(registry_force_control(segment, SHMD_WIRE_CONTROL_MEETING, 20), 0);
+        ck_control(ALICE, 1030, 3);
+        ck_assert_int_eq(give_to(segment, BOB), 0);
+        ck_control(ALICE, 0, 0);
+        ck_control(BOB, 1030, 3);
+        registry_refresh(segment, &(struct ownership) { CAROL, 1, 0 }, 1000);
+        ck_control(BOB, 0, 0);
+        ck_control(CAROL, 1030, 3);
+        registry_refund_control(segment, SHMD_WIRE_CONTROL_LOCK);
+        ck_control(CAROL, 1020, 2);
+        registry_refund_control(segment, SHMD_WIRE_CONTROL_MEETING);
+        ck_control(CAROL, 1000, 1);
+}
+END_TEST
+
+/* Of what is refused nothing is charged. */
+START_TEST(test_control_refused) {
+        struct segment *segment = create_sized(&alice, "a", 1000);
+
+        quota.maximum[QUOTA_BYTES] = 1009;
+        ck_assert_int_eq(registry_charge_control(segment, SHMD_WIRE_CONTROL_LOCK, 10, &refusal), SHMD_OVER_LIMIT);
+        ck_refusal(SHMD_LIMIT_BYTES, ALICE, 10, 1000, 1009);
+        ck_control(ALICE, 1000, 1);
+        quota.maximum[QUOTA_BYTES] = QUOTA_UNLIMITED;
+        quota.maximum[QUOTA_DESCRIPTORS] = 1;
+        ck_assert_int_eq(registry_charge_control(segment, SHMD_WIRE_CONTROL_LOCK, 10, &refusal), SHMD_OVER_LIMIT);
+        ck_refusal(SHMD_LIMIT_DESCRIPTORS, ALICE, 1, 1, 1);
+        ck_control(ALICE, 1000, 1);
+}
+END_TEST
+
+static struct segment *restore(uint64_t id, const char *name, enum wire_state state, struct segment_times times) {
+        const struct state_segment kept = {
+                .id = id,
+                .times = times,
+                .owner = { ALICE, 100, 0640 },
+                .state = state,
+                .had_name = true,
+                .truncated = true,
+                .plan = plan_of(name, 100, WIRE_LIFETIME_LINGER),
+        };
+        struct segment *segment = NULL;
+
+        ck_assert_int_eq(registry_restore(&registry, &kept, NULL, 5000, &segment), 0);
+        registry_check(&registry);
+        return segment;
+}
+
+/* Those of an earlier daemon are as they were, and their ids are not given again. */
+START_TEST(test_restore) {
+        struct segment *lingers = restore(170, "lingers", WIRE_STATE_PUBLISHED, (struct segment_times) { 1, 2, 3 });
+        struct segment *unlinked = restore(190, "unlinked", WIRE_STATE_UNLINKED, (struct segment_times) { 1, 0, 3 });
+        struct segment *next;
+
+        ck_assert_uint_eq(lingers->idle_usec, 2);
+        ck_assert_ptr_eq(registry_next_linger(&registry), lingers);
+        ck_assert_uint_eq(lingers->linger_until_usec, 3);
+        ck_assert(lingers->truncated);
+        ck_assert(lingers->handed_out); /* somebody may have it: the kernel is to be asked */
+        ck_assert_uint_eq(unlinked->idle_usec, 5000); /* whenever it was that it was held no more */
+        ck_assert_uint_eq(unlinked->linger_until_usec, 0);
+        ck_assert(unlinked->had_name);
+        next = create_sized(&alice, "next", 1);
+        ck_assert_uint_eq(next->id, 191);
+}
+END_TEST
+
 /* What nobody can map may be the size of a file all the same: no sum comes round. */
 START_TEST(test_refresh_of_giants) {
         static const uint64_t sizes[] = { INT64_MAX, INT64_MAX, 2 };
@@ -2419,6 +2501,9 @@ static Suite *registry_suite(void) {
         tcase_add_test(tests, test_refresh_of_unlinked);
         tcase_add_loop_test(tests, test_refresh_without_memory, 0, 2);
         tcase_add_test(tests, test_descriptors_of_file);
+        tcase_add_test(tests, test_control);
+        tcase_add_test(tests, test_control_refused);
+        tcase_add_test(tests, test_restore);
         tcase_add_test(tests, test_refresh_of_giants);
         tcase_add_test(tests, test_refresh_of_plain);
         tcase_add_test(tests, test_unpublished);
