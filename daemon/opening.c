@@ -123,7 +123,7 @@ int opening_prepare_open(struct op_context *context, struct segment *segment, ui
 void opening_commit(struct op_context *context, struct opening *opening) {
         bool private = opening->flags & (SHMD_WIRE_PRIVATE | SHMD_WIRE_DETACHED);
 
-        if (opening->fd_owned && opening->created && !private)
+        if (opening->fd_owned && !private)
                 memfd_share(&context->daemon->memfd, opening->segment, opening->flags & SHMD_WIRE_WRITE, opening->fd);
         else if (opening->fd_owned)
                 close_fd(opening->fd);

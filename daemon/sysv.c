@@ -267,7 +267,7 @@ static int look(const struct segment *segment, struct sysv_facts *ret_facts) {
 
 static void note(struct segment *segment, const struct sysv_facts *facts) {
         segment->sysv.changed_sec = facts->changed_sec;
-        segment->sysv.key = facts->removed ? 0 : facts->key;
+        segment->sysv.key = facts->key; /* of one that is removed none: ipc/shm.c, do_shm_rmid() */
 }
 
 /* The inode's mode decides who may open a descriptor again: it has to say what the segment's says. */

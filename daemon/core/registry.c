@@ -491,7 +491,7 @@ int registry_restore(struct registry *registry, const struct state_segment *stat
         segment->creator.client = creator;
         segment->created_usec = state->created_usec;
         segment->opened_usec = state->times.opened_usec;
-        segment->idle_usec = state->times.idle_usec ? state->times.idle_usec : now_usec;
+        segment->idle_usec = state->times.idle_usec;
         segment->state = (uint8_t) state->state;
         segment->frozen = state->frozen;
         segment->had_name = state->had_name || segment_has_name(segment);
