@@ -163,7 +163,8 @@ static bool peer_is_of(int fd) {
 /*
  * In a forked child: closes what it has of its parent's sockets, also those of other threads' calls that were under way. They are looked
  * for among the descriptors: fork(2) copies these before the memory, in which a call may have ended since. One that was just being made
- * stays until exec; so do all in a child that was made without fork handlers, which may share its parent's descriptors (clone(2), CLONE_FILES).
+ * stays until exec; so do all in a child that was made without fork handlers, which may share its parent's descriptors (clone(2),
+ * CLONE_FILES).
  */
 static void inherited_close(void) {
         int unused = 0;
@@ -304,7 +305,8 @@ static int receive_message(const struct channel *channel, enum shmd_operation nu
         if (error_means_lost(n))
                 return -ECONNRESET;
         /* Who may not even connect is told so before he is listened to. */
-        if (n >= (ssize_t) sizeof(message.header) && number == SHMD_OP_HELLO && message.header.status != SHMD_OK && message.header.serial == 0)
+        if (n >= (ssize_t) sizeof(message.header) && number == SHMD_OP_HELLO && message.header.status != SHMD_OK &&
+            message.header.serial == 0)
                 message.header.serial = serial;
         if (n < (ssize_t) sizeof(message.header) || message.header.operation != number || message.header.serial != serial)
                 return -EPROTO;

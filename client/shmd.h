@@ -390,8 +390,8 @@ int shmd_bell_fd(struct shmd_segment *segment);
  */
 int shmd_bell_wait(struct shmd_segment *segment, uint64_t timeout_usec, uint32_t *ret_rings);
 /*
- * Rings one, or all but one's own. What was written before is seen by who was woken. The daemon is asked only the first time that a bell whose
- * holder polls is rung. Errors: -ENOENT: nobody has that number; -EINVAL: nobody ever can; -EAGAIN: its holder polls, and has not told the
+ * Rings one, or all but one's own. What was written before is seen by who was woken. The daemon is asked only the first time that a bell
+ * whose holder polls is rung. Errors: -ENOENT: nobody has that number; -EINVAL: nobody ever can; -EAGAIN: its holder polls, and has not told the
  * daemon of it again since that was restarted: he finds the ring when he has.
  */
 #define SHMD_BELL_ALL UINT32_MAX
@@ -424,8 +424,8 @@ enum shmd_lock_state {
 };
 
 /*
- * Visits who holds and who waits, as they have noted it themselves in the segment's control memory, where they live. For who may read the segment, owns it, or is an
- * administrator. The visitor as for shmd_list(). ret_state, enum shmd_lock_state, may be NULL. Errors: -ENOENT.
+ * Visits who holds and who waits, as they have noted it themselves in the segment's control memory, where they live. For who may read
+ * the segment, owns it, or is an administrator. The visitor as for shmd_list(). ret_state, enum shmd_lock_state, may be NULL. Errors: -ENOENT.
  */
 int shmd_lock_users(struct shmd *connection, uint64_t id, shmd_lock_function function, void *userdata, uint32_t *ret_state);
 
@@ -433,7 +433,7 @@ int shmd_lock_users(struct shmd *connection, uint64_t id, shmd_lock_function fun
 struct shmd_stat {
         uint64_t id;
         uint64_t size_bytes;
-        uint64_t resident_bytes; /* of pages that exist */
+        uint64_t resident_bytes; /* of pages that exist; UINT64_MAX: not known */
         uint64_t linger_usec;
         uint64_t created_usec;
         uint64_t opened_usec; /* last opened */
@@ -710,8 +710,8 @@ int shmd_accounts(struct shmd *connection, shmd_account_function function, void 
 
 /*
  * Ends the daemon: -EPERM for all but administrators. Where a service manager keeps its segments the next one has them (-EBUSY: it
- * would not, being a systemd before 254), else their names end with it. With SHMD_STOP_PURGE all segments lose their names, and nothing is kept: memory goes
- * with those who have it.
+ * would not, being a systemd before 257), else their names end with it. With SHMD_STOP_PURGE all segments lose their names, and
+ * nothing is kept: memory goes with those who have it.
  */
 #define SHMD_STOP_PURGE 0x1u
 int shmd_stop(struct shmd *connection, unsigned flags);

@@ -17,13 +17,13 @@
  *      | shared page                      word counter | owner kind ... pointers       private page |
  *
  * The kernel and the C library find there what they expect. Of the counter, the C library makes no use for this kind
- * of mutex (robust, process-shared, error-checking), and the word is what 32- and 64-bit processes have in common. Whether the word is where we think
- * is tried before the first use. One mutex fits a page, so each shared lock has a page of its own.
+ * of mutex (robust, process-shared, error-checking), and the word is what 32- and 64-bit processes have in common. Whether the word is
+ * where we think is tried before the first use. One mutex fits a page, so each shared lock has a page of its own.
  *
- * What somebody who may write these pages can do is to hold what he would otherwise be given, for ever, and to break the exclusion itself. If
- * the word of a lock that is held was changed, unlocking notices; the mutex is then given up by its thread, with
- * its pages left mapped as long as that lives, as the kernel's list goes through them. A thread never locks a mutex that it has locked, by its own
- * account, whatever the word says; and no two threads use the same mutex: struct locker.
+ * What somebody who may write these pages can do is to hold what he would otherwise be given, for ever, and to break the exclusion
+ * itself. If the word of a lock that is held was changed, unlocking notices; the mutex is then given up by its thread, with its pages
+ * left mapped as long as that lives, as the kernel's list goes through them. A thread never locks a mutex that it has locked, by its
+ * own account, whatever the word says; and no two threads use the same mutex: struct locker.
  */
 #pragma once
 

@@ -490,7 +490,8 @@ START_TEST(test_keepers_user) {
         child_start_as(&client, &alice, have_kept_by, &keeper.pid);
         child_join(&client);
         daemon_await_segments(&the_daemon, keepers_of_alice[_i].keeps);
-        ck_assert_uint_eq(raw_call(&raw, SHMD_OP_STAT, &request, "number", 6, &reply), keepers_of_alice[_i].keeps ? SHMD_OK : SHMD_NOT_FOUND);
+        ck_assert_uint_eq(raw_call(&raw, SHMD_OP_STAT, &request, "number", 6, &reply),
+                          keepers_of_alice[_i].keeps ? SHMD_OK : SHMD_NOT_FOUND);
         step_send(keeper.channel, 'e');
         child_join(&keeper);
         daemon_await_segments(&the_daemon, 0);
