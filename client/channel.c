@@ -85,11 +85,11 @@ struct kept {
 
 static struct kept *_Atomic kept;
 static atomic_int lowest_fd = HIGH_FD; /* all our sockets are from there on */
-static enum {
+static _Atomic enum peer_state {
         PEER_UNKNOWN,
         PEER_BEING_WRITTEN,
         PEER_KNOWN,
-} _Atomic peer_state;
+} peer_state;
 static struct sockaddr_un peer; /* the address of the daemon's socket, as it made it */
 static socklen_t peer_size;
 static struct place places[2];
@@ -143,7 +143,7 @@ static int fd_move_up(int fd) {
 static void peer_remember(int fd) {
         struct sockaddr_un address;
         socklen_t size = sizeof(address);
-        int none = PEER_UNKNOWN;
+        enum peer_state none = PEER_UNKNOWN;
 
         if (atomic_load(&peer_state) != PEER_UNKNOWN || getpeername(fd, (struct sockaddr *) &address, &size) < 0 ||
             !atomic_compare_exchange_strong(&peer_state, &none, PEER_BEING_WRITTEN))

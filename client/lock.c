@@ -26,8 +26,10 @@
 #include <sys/syscall.h>
 
 /* Called without a detour, as all are bound at the beginning anyway: a detour is a good part of what there is to do. */
+#if __has_attribute(__noplt__)
 extern __typeof__(pthread_mutex_trylock) pthread_mutex_trylock __attribute__((__noplt__));
 extern __typeof__(pthread_mutex_unlock) pthread_mutex_unlock __attribute__((__noplt__));
+#endif
 
 #define DEATH_LATENCY_USEC UINT64_C(50000)
 #define DEATH_LATENCY_MAX_USEC UINT64_C(1000000) /* for who has waited for long */
