@@ -520,14 +520,14 @@ __attribute__((__noinline__)) static int lock_shared_go_on(struct hot *hot, int 
 
 /* In the slot of the last time, which counts as in use since. */
 __attribute__((__noinline__)) static int lock_shared_ready(struct hot *hot, uint64_t timeout_usec) {
-        unsigned in_the_way;
+        unsigned word, state;
         int error;
 
         error = pthread_mutex_trylock(hot->slot_mutex);
         barrier_after_locked();
-        in_the_way = (unsigned) error | atomic_load_explicit(hot_word(hot), memory_order_acquire) |
-                     atomic_load_explicit(hot_lock_state(hot), memory_order_relaxed);
-        if (__builtin_expect(in_the_way != 0, 0))
+        word = atomic_load_explicit(hot_word(hot), memory_order_acquire);
+        state = atomic_load_explicit(hot_lock_state(hot), memory_order_relaxed); /* what who let go of the word has left it as */
+        if (__builtin_expect(((unsigned) error | word | state) != 0, 0))
                 return lock_shared_go_on(hot, error, timeout_usec);
         note_locked(hot);
         hot_set_state(hot, HOT_SHARED);
