@@ -10,19 +10,16 @@ echo 'int main(void) { return sizeof(long) != 4; }' >width.c
 ./width || skip_rest "programs of 32 bits do not run here, or are all there are"
 
 # build PROGRAM FLAG...: the library's own sources and the program
-sources=$(sed -n '/^libclient_la_SOURCES/,/^$/p; /^libproc_la_SOURCES/,/^$/p; /^libprotocol_la_SOURCES/,/^$/p' \
-        "$SHMD_TEST_SRCDIR/Makefile.am" | sed -n 's/^[[:space:]]*\([a-z]*\/[a-z0-9_]*\.c\).*/\1/p')
-[ "$(echo "$sources" | wc -l)" -gt 20 ] || fail "the library's sources are not where they were in Makefile.am"
+sources_of libclient_la libproc_la libprotocol_la >sources
+[ "$(wc -l <sources)" -gt 20 ] || fail "the library's sources are not where they were in Makefile.am"
+echo "$SHMD_TEST_SRCDIR/tests/programs/sync-widths.c" >>sources
 build() {
         program=$1
         shift
         mkdir "$program.d"
-        for source in $sources tests/programs/sync-widths.c; do
-                echo "$SHMD_TEST_SRCDIR/$source"
-        done >"$program.d/sources"
         (cd "$program.d" && xargs "$compiler" "$@" -c -std=gnu11 -O1 -Wno-psabi -Wall -Wextra -Werror \
                 -include "$SHMD_TEST_BUILDDIR/config.h" \
-                -I"$SHMD_TEST_SRCDIR/protocol" -I"$SHMD_TEST_SRCDIR/client" -DSHMD_DAEMON_PATH='""' <sources) ||
+                -I"$SHMD_TEST_SRCDIR/protocol" -I"$SHMD_TEST_SRCDIR/client" -DSHMD_DAEMON_PATH='""' <../sources) ||
                 fail "it can't be compiled with $*"
         "$compiler" "$@" "$program.d"/*.o -o "$program" -pthread || fail "it can't be linked with $*"
 }

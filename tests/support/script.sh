@@ -7,6 +7,7 @@
 #   errs_like PATTERN          its standard error matches an extended regular expression
 #   fail TEXT                  ends the script as failed
 #   skip TEXT / skip_rest TEXT a part is left out / the whole script can't be run here
+#   sources_of TARGET...       what Makefile.am makes its targets of (patterns, such as libclient_la), a path a line
 
 set -u
 LC_ALL=C.UTF-8
@@ -43,6 +44,12 @@ skip() {
 skip_rest() {
         printf '%s\n' "$*"
         exit 77
+}
+
+sources_of() {
+        for target; do
+                sed -n "/^${target}_SOURCES =/,/^\$/p" "$SHMD_TEST_SRCDIR/Makefile.am"
+        done | sed -n "s|.*[[:space:]]\([a-z0-9_/]*\.c\)\([[:space:]].*\)\{0,1\}\$|$SHMD_TEST_SRCDIR/\1|p" | sort -u
 }
 
 expect() {
