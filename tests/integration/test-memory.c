@@ -17,7 +17,7 @@
 #define KIB UINT64_C(1024)
 #define MIB (1024 * KIB)
 #define GIB (1024 * MIB)
-#define PAGE (4 * KIB)
+#define PAGE ((uint64_t) test_page_size())
 
 static struct shmd *connection;
 

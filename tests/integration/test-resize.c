@@ -11,7 +11,7 @@
 #include "process.h"
 #include "test.h"
 
-#define PAGE UINT64_C(4096)
+#define PAGE ((uint64_t) test_page_size())
 
 static struct shmd_segment *create_resizable(const char *name, uint64_t size, uint64_t maximum) {
         const struct shmd_create_options options = { .maximum_bytes = maximum };
@@ -231,10 +231,12 @@ END_TEST
 START_TEST(test_refusals) {
         struct shmd_segment *plain = client_create(connection, "plain", 2 * PAGE, SHMD_LIFETIME_PERSIST), *none = NULL;
         const struct shmd_create_options smaller = { .maximum_bytes = PAGE };
+        char limit[32];
 
         create_resizable("resizable", PAGE, 4 * PAGE);
         ck_assert_int_eq(shmd_resize(connection, "resizable", 4 * PAGE + 1), -EFBIG);
-        ck_assert_ptr_nonnull(strstr(shmd_error_message(connection), "16 KiB"));
+        snprintf(limit, sizeof(limit), "%llu KiB", (unsigned long long) (4 * PAGE / 1024));
+        ck_assert_ptr_nonnull(strstr(shmd_error_message(connection), limit));
         ck_assert_int_eq(shmd_resize(connection, "resizable", UINT64_MAX), -EFBIG);
         ck_assert_int_eq(shmd_resize(connection, "resizable", 0), -EINVAL);
         ck_assert_int_eq(shmd_resize(connection, "nothing", PAGE), -ENOENT);

@@ -25,7 +25,7 @@
 #include "sysv_kernel.h"
 #include "test.h"
 
-#define PAGE 4096u
+#define PAGE test_page_size()
 #define KEY 0x7368u
 
 static const struct identity alice = { .uid = 61001, .gid = 61001 };
@@ -615,7 +615,7 @@ static void make_and_remove(int channel, void *userdata) {
         bool removed_while_attached = *(int *) userdata == 0;
 
         for (unsigned i = 0; i < ONE_AFTER_THE_OTHER; i++) {
-                int id = shmd_shmget(IPC_PRIVATE, 16 * PAGE, 0600);
+                int id = shmd_shmget(IPC_PRIVATE, 64 << 10, 0600);
                 char *memory = shmd_shmat(id, NULL, 0);
 
                 ck_assert_msg(id >= 0, "segment %u: %s", i, shmd_error_message(NULL));
@@ -637,12 +637,12 @@ static void over_quota(int channel, void *userdata) {
         (void) userdata;
         ck_assert_int_ge(shmd_shmget(KEY, PAGE, IPC_CREAT | 0600), 0);
         errno = 0;
-        ck_assert_int_eq(shmd_shmget(KEY + 1, 64 * PAGE, IPC_CREAT | 0600), -1);
+        ck_assert_int_eq(shmd_shmget(KEY + 1, 256 << 10, IPC_CREAT | 0600), -1);
         ck_assert_int_eq(errno, ENOSPC);
         ck_assert_ptr_nonnull(strstr(shmd_error_message(NULL), "over the limit"));
         ck_assert_int_eq(shmget(KEY + 1, 0, 0), -1); /* nothing is left */
         /* One that the program made otherwise stays as it is. */
-        id = shmget(KEY + 2, 64 * PAGE, IPC_CREAT | 0600);
+        id = shmget(KEY + 2, 256 << 10, IPC_CREAT | 0600);
         errno = 0;
         ck_assert_int_eq(shmd_sysv_register(id, NULL), -EDQUOT);
         ck_assert_int_eq(errno, 0);
@@ -745,7 +745,7 @@ static void resume_from_other_namespace(int channel, void *userdata) {
         raw_connect(&raw, the_daemon.socket);
         ck_assert_int_eq(unshare(CLONE_NEWIPC), 0);
         /* Each one in the same place has a number that is higher by as much. */
-        for (id = shmget(IPC_PRIVATE, 5000, 0600); id < (int) stat->sysv_id; id = shmget(IPC_PRIVATE, 5000, 0600))
+        for (id = shmget(IPC_PRIVATE, PAGE + 1, 0600); id < (int) stat->sysv_id; id = shmget(IPC_PRIVATE, PAGE + 1, 0600))
                 ck_assert_int_eq(shmctl(id, IPC_RMID, NULL), 0);
         ck_assert_int_eq(id, (int) stat->sysv_id);
         memory = attach(id);

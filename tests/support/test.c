@@ -198,6 +198,10 @@ int test_count_descriptors(void) {
         return test_count_entries("/proc/self/fd") - 1; /* its own */
 }
 
+unsigned test_page_size(void) {
+        return (unsigned) sysconf(_SC_PAGESIZE);
+}
+
 uint64_t test_meminfo(const char *field) {
         _cleanup_free_ char *text = test_read_file("/proc/meminfo");
         size_t length = strlen(field);

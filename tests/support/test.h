@@ -97,5 +97,8 @@ int test_count_entries(const char *path);
 /* Open descriptors of this process. */
 int test_count_descriptors(void);
 
+/* Of memory, bytes: 4096, 16384 or 65536 on one machine or another. */
+unsigned test_page_size(void);
+
 /* A line of /proc/meminfo such as "Shmem", bytes. */
 uint64_t test_meminfo(const char *field);
