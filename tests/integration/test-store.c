@@ -881,24 +881,46 @@ START_TEST(test_purge) {
 }
 END_TEST
 
+/* What the daemon knows of systemd and its unit: a systemd before 254, one whose unit does not preserve the store, one whose does. */
+static const char *const managers[][4] = {
+        { "INVOCATION_ID=0", "SHMD_STORE_PRESERVED=1" },
+        { "INVOCATION_ID=0", "FDSTORE=1024" },
+        { "INVOCATION_ID=0", "FDSTORE=1024", "SHMD_STORE_PRESERVED=1" },
+};
+
 /* Where an end would lose what is kept only purging ends it, or the manager itself. */
 START_TEST(test_stop_that_would_lose) {
-        struct manager old = { .old = true };
+        struct manager other = { .environment = managers[_i] };
         struct shmd *own;
 
-        manager_start(&old, NULL);
-        own = connect_to(&old);
+        manager_start(&other, NULL);
+        own = connect_to(&other);
         ASSERT_OK(own, shmd_stop(own, 0)); /* there is nothing to lose */
-        manager_await_ready(&old, 2);
+        manager_await_ready(&other, 2);
         shmd_close(client_create(own, "kept", PAGE, SHMD_LIFETIME_PERSIST));
         ck_assert_int_eq(shmd_stop(own, 0), -EBUSY);
         ck_assert(client_exists(own, "kept"));
-        ck_assert_uint_eq(old.starts, 2);
+        ck_assert_uint_eq(other.starts, 2);
         ASSERT_OK(own, shmd_stop(own, SHMD_STOP_PURGE));
-        manager_await_ready(&old, 3);
+        manager_await_ready(&other, 3);
         ck_assert(!client_exists(own, "kept"));
         shmd_disconnect(own);
-        manager_stop(&old);
+        manager_stop(&other);
+}
+END_TEST
+
+START_TEST(test_stop_that_loses_nothing) {
+        struct manager other = { .environment = managers[_i] };
+        struct shmd *own;
+
+        manager_start(&other, NULL);
+        own = connect_to(&other);
+        shmd_close(client_create(own, "kept", PAGE, SHMD_LIFETIME_PERSIST));
+        ASSERT_OK(own, shmd_stop(own, 0));
+        manager_await_ready(&other, 2);
+        ck_assert(client_exists(own, "kept"));
+        shmd_disconnect(own);
+        manager_stop(&other);
 }
 END_TEST
 
@@ -1406,7 +1428,8 @@ int main(void) {
 
         tests = test_case(suite, "ends", setup, teardown);
         tcase_add_test(tests, test_purge);
-        tcase_add_test(tests, test_stop_that_would_lose);
+        tcase_add_loop_test(tests, test_stop_that_would_lose, 0, 2);
+        tcase_add_loop_test(tests, test_stop_that_loses_nothing, 2, 3);
         tcase_add_test(tests, test_status);
         tcase_add_test(tests, test_replace_refused);
 

@@ -152,10 +152,8 @@ static void launch(struct manager *manager) {
         snprintf(notify, sizeof(notify), "NOTIFY_SOCKET=%s/notify", manager->directory);
         snprintf(count, sizeof(count), "LISTEN_FDS=%u", manager->count + 1);
         snprintf(names_variable, sizeof(names_variable), "LISTEN_FDNAMES=%s", names);
-        if (manager->old) {
-                environment[e++] = (char *) "INVOCATION_ID=0";
-                environment[e++] = (char *) "FDSTORE=1024";
-        }
+        for (unsigned i = 0; manager->environment && manager->environment[i]; i++)
+                environment[e++] = (char *) manager->environment[i];
         for (char **variable = environ; *variable && e < ELEMENTSOF(environment) - 1; variable++)
                 if (is_passed_on(*variable))
                         environment[e++] = *variable;
@@ -252,10 +250,12 @@ static int listen_at(const char *path) {
 
 void manager_start(struct manager *manager, const char *const *arguments) {
         static unsigned number;
-        bool refuse = manager->refuse, old = manager->old;
+        const char *const *environment = manager->environment;
+        bool refuse = manager->refuse;
         char notify[128];
 
-        *manager = (struct manager) { .arguments = arguments, .restart = true, .refuse = refuse, .old = old, .pidfd = -EBADF };
+        *manager = (struct manager) { .arguments = arguments, .restart = true, .refuse = refuse, .environment = environment,
+                                      .pidfd = -EBADF };
         pthread_mutex_init(&manager->lock, NULL);
         pthread_cond_init(&manager->changed, NULL);
         snprintf(manager->directory, sizeof(manager->directory), "%s/m%d.%u", test_directory(), (int) getpid(), ++number);

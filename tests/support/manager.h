@@ -37,7 +37,7 @@ struct manager {
         bool refuse;        /* keep nothing */
         unsigned limit;     /* how much it keeps; zero: as much as it can */
         unsigned nofile;    /* how many descriptors the daemon may have; zero: as many as the test */
-        bool old;           /* be a systemd before 257, to the daemon's eyes */
+        const char *const *environment; /* what the daemon has in its, besides; NULL-terminated, or NULL */
         bool stop;
         int status;         /* of its last end: waitpid(2) */
         int failure;        /* of the first end that was neither clean nor SIGKILL: none is expected */
