@@ -41,7 +41,7 @@
 extern "C" {
 #endif
 
-/* Called without a detour through a table of jumps: that is a good part of what a lock costs that nobody else wants. */
+/* Called without the procedure linkage table, whose jumps are a good part of what an uncontended lock costs. */
 #if defined(__has_attribute)
 #if __has_attribute(__noplt__)
 #define SHMD_CALLED_DIRECTLY __attribute__((__noplt__))
@@ -391,8 +391,8 @@ int shmd_bell_fd(struct shmd_segment *segment);
 int shmd_bell_wait(struct shmd_segment *segment, uint64_t timeout_usec, uint32_t *ret_rings);
 /*
  * Rings one, or all but one's own. What was written before is seen by who was woken. The daemon is asked only the first time that a bell
- * whose holder polls is rung. Errors: -ENOENT: nobody has that number; -EINVAL: nobody ever can; -EAGAIN: its holder polls, and has not told the
- * daemon of it again since that was restarted: he finds the ring when he has.
+ * whose holder polls is rung. Errors: -ENOENT: nobody has that number; -EINVAL: nobody ever can; -EAGAIN: its holder polls, and has not
+ * told the daemon of it again since that was restarted: he finds the ring when he has.
  */
 #define SHMD_BELL_ALL UINT32_MAX
 int shmd_bell_ring(struct shmd_segment *segment, uint32_t number);
@@ -425,7 +425,8 @@ enum shmd_lock_state {
 
 /*
  * Visits who holds and who waits, as they have noted it themselves in the segment's control memory, where they live. For who may read
- * the segment, owns it, or is an administrator. The visitor as for shmd_list(). ret_state, enum shmd_lock_state, may be NULL. Errors: -ENOENT.
+ * the segment, owns it, or is an administrator. The visitor as for shmd_list(). ret_state, enum shmd_lock_state, may be NULL. Errors:
+ * -ENOENT.
  */
 int shmd_lock_users(struct shmd *connection, uint64_t id, shmd_lock_function function, void *userdata, uint32_t *ret_state);
 

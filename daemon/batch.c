@@ -218,7 +218,7 @@ static struct shmd_wire_item create_item(struct op_context *context, struct batc
         int r;
 
         r = creating_prepare(context, create, (const char *) (create + 1), (size_t) create->name_size + create->labels_size,
-                                   NULL, &opening);
+                             NULL, &opening);
         return r != 0 ? failed_item(context, r) : finish_item(context, batch, &opening);
 }
 

@@ -74,7 +74,7 @@ static enum wire_backing backing_of(const struct shmd_wire_create *body, enum so
 }
 
 int creating_plan(struct op_context *context, const struct shmd_wire_create *body, const char *tail, size_t tail_size,
-                     enum source source, struct segment_plan *ret_plan) {
+                  enum source source, struct segment_plan *ret_plan) {
         const char *labels = tail + body->name_size;
         struct segment_plan plan = {
                 .labels = labels,
@@ -207,7 +207,7 @@ int creating_keep(struct op_context *context, struct segment *segment, uint64_t 
 }
 
 int creating_prepare(struct op_context *context, const struct shmd_wire_create *body, const char *tail, size_t tail_size,
-                           int *files, struct opening *ret_opening) {
+                     int *files, struct opening *ret_opening) {
         struct session *session = context->session;
         struct registry *registry = &context->daemon->registry;
         struct opening opening;

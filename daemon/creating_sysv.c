@@ -120,7 +120,7 @@ static int reserve_sysv(struct op_context *context, struct segment_plan *plan, b
 
 /* What shmd does not know yet. facts: of the kernel's segment, if it is there. */
 static int prepare_unknown(struct op_context *context, const struct shmd_wire_create_sysv *body, struct segment_plan *plan,
-                        struct sysv_facts *facts, struct opening *ret_opening) {
+                           struct sysv_facts *facts, struct opening *ret_opening) {
         struct session *session = context->session;
         struct opening opening;
         int fd = -EBADF, r;
