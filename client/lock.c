@@ -518,7 +518,7 @@ __attribute__((__noinline__)) static int lock_shared_go_on(struct hot *hot, int 
         return lock_shared(hot->locker, timeout_usec);
 }
 
-/* In the slot of the last time, which counts as in use since. */
+/* In the slot of the last time, which has counted as in use since then. */
 __attribute__((__noinline__)) static int lock_shared_ready(struct hot *hot, uint64_t timeout_usec) {
         unsigned word, state;
         int error;

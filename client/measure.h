@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How much memory SysV segments have of which the daemon has no descriptor: it can't know that cheaply, as the kernel tells it in a list of
- * all segments alone, two microseconds each. So whoever asks reads it himself, and once for a whole list.
+ * How much of a SysV segment is in memory of which the daemon has no descriptor: it can't know that cheaply, as the kernel tells it only in
+ * its list of all segments, two microseconds each. So whoever asks reads that himself, and once for a whole list.
  */
 #pragma once
 
@@ -18,5 +18,8 @@ struct measure {
 
 void measure_done(struct measure *measure);
 
-/* If it is not known, stat->inode is the number of the IPC namespace that it is in, and is set to zero: there is no inode to be told of. */
+/*
+ * Where the daemon did not know it: stat->inode is then the number of the IPC namespace that the segment is in, and is set to zero, as
+ * there is no inode to be told of.
+ */
 void measure_segment(struct measure *measure, struct shmd_stat *stat);

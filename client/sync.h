@@ -104,7 +104,7 @@ struct hot {
         atomic_ulong state; /* the thread's serial plus enum hot_state; 0: nobody's */
         struct meeting_page *meeting;
         struct slot *slot; /* the one that was locked last, or is; NULL: none yet */
-        pthread_mutex_t *slot_mutex; /* its, or NULL */
+        pthread_mutex_t *slot_mutex; /* the slot's; NULL: there is none that could be tried at once */
         unsigned idle; /* HOT_READY or HOT_IDLE: what it is when nothing is locked */
         struct locker *locker;
 };

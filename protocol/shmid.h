@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the kernel says of a SysV segment, for whoever may not attach it, too. */
+/* What the kernel says of a SysV segment, also to those who have no right to it. */
 #pragma once
 
 #include <sys/ipc.h>
@@ -13,7 +13,7 @@
 #endif
 
 /*
- * Takes no right to the segment. 0; -EINVAL: there is none with that id; or -errno, where the kernel does not know the question
- * (SHM_STAT_ANY, Linux 4.17) and nobody gave the right.
+ * 0; -EINVAL: there is none with that id; or -errno. Before Linux 4.17, which brought SHM_STAT_ANY, it takes the right to read the
+ * segment: -EACCES.
  */
 int shmid_stat(int shmid, struct shmid_ds *ret_ds);
