@@ -424,14 +424,14 @@ START_TEST(test_full) {
         uintptr_t sent = 0;
         int r;
 
-        daemon_kill(&the_daemon, SIGSTOP);
+        daemon_pause(&the_daemon);
         while (sent < FLOOD && (r = shmd_status_async(connection, count_flood, (void *) sent)) == 0)
                 sent++;
         ck_assert_int_eq(r, -EAGAIN);
         ck_assert_uint_gt(sent, 10);
         ck_assert_int_eq(shmd_status_async(connection, count_flood, (void *) sent), -EAGAIN);
         ck_assert_int_eq(shmd_dispatch(connection), 0);
-        daemon_kill(&the_daemon, SIGCONT);
+        daemon_resume(&the_daemon);
         while (flood_told < sent) {
                 test_wait_readable(shmd_poll_fd(connection), "an answer");
                 dispatch(connection);
@@ -458,11 +458,11 @@ START_TEST(test_disconnect) {
         if (_i == 1)
                 client_status(other); /* answered, and not told yet */
         if (_i == 2)
-                daemon_kill(&the_daemon, SIGSTOP);
+                daemon_pause(&the_daemon);
         ASSERT_OK(other, shmd_stat_async(other, "there", note, &outcomes[3]));
         shmd_disconnect(other);
         if (_i == 2)
-                daemon_kill(&the_daemon, SIGCONT);
+                daemon_resume(&the_daemon);
         ck_assert_uint_eq(places, 0);
         daemon_settle(&the_daemon, 1);
         TEST_UNTIL(daemon_status(&the_daemon).holds == 0, "its holds to end");
@@ -520,7 +520,7 @@ START_TEST(test_daemon_dies) {
         static struct outcome_of outcomes[5], again;
         int status;
 
-        daemon_kill(&the_daemon, SIGSTOP);
+        daemon_pause(&the_daemon);
         ASSERT_OK(connection, shmd_create_async(connection, "x", PAGE, 0, NULL, note, &outcomes[0]));
         ASSERT_OK(connection, shmd_unlink_async(connection, "x", note, &outcomes[1]));
         ASSERT_OK(connection, shmd_stat_async(connection, "x", note, &outcomes[2]));

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a client holds already it opens again without asking; and yet it is never given what is no longer true. */
 #include <pthread.h>
-#include <sys/wait.h>
 
 #include "client.h"
 #include "harness.h"
@@ -24,16 +23,12 @@ static void teardown(void) {
 
 /* Stops the daemon dead; whoever asks it something now waits for ever, which the alarm turns into a failure. */
 static void freeze_daemon(void) {
-        siginfo_t info;
-
-        daemon_kill(&the_daemon, SIGSTOP);
-        ck_assert_int_eq(waitid(P_PID, (id_t) the_daemon.pid, &info, WSTOPPED), 0);
-        ck_assert_int_eq(info.si_code, CLD_STOPPED);
+        daemon_pause(&the_daemon);
         alarm((unsigned) test_deadline_msec() / 1000);
 }
 
 static void thaw_daemon(void) {
-        daemon_kill(&the_daemon, SIGCONT);
+        daemon_resume(&the_daemon);
         alarm(0);
 }
 

@@ -140,11 +140,10 @@ START_TEST(test_watchdog) {
                 await_line("WATCHDOG=1");
 
         /* It is the loop that feeds: a daemon that stands still does not. */
-        daemon_kill(&the_daemon, SIGSTOP);
-        ck_assert_int_eq(waitpid(the_daemon.pid, NULL, WUNTRACED), the_daemon.pid);
+        daemon_pause(&the_daemon);
         drain();
         ck_assert_uint_eq(drain(), 0);
-        daemon_kill(&the_daemon, SIGCONT);
+        daemon_resume(&the_daemon);
         await_line("WATCHDOG=1");
         shmd_disconnect(connection);
         daemon_stop(&the_daemon);

@@ -449,10 +449,10 @@ START_TEST(test_again_without_daemon) {
 
         child_start(&child, open_again, &_i);
         step_expect(child.channel, 's');
-        daemon_kill(&the_daemon, SIGSTOP);
+        daemon_pause(&the_daemon);
         step_send(child.channel, 's');
         step_expect(child.channel, 'd');
-        daemon_kill(&the_daemon, SIGCONT);
+        daemon_resume(&the_daemon);
         child_join(&child);
 }
 END_TEST
@@ -483,10 +483,10 @@ START_TEST(test_again_later) {
         ASSERT_OK(connection, shmd_chmod(connection, object, 0640));
         step_send(child.channel, 'c');
         step_expect(child.channel, 's');
-        daemon_kill(&the_daemon, SIGSTOP);
+        daemon_pause(&the_daemon);
         step_send(child.channel, 's');
         step_expect(child.channel, 'd');
-        daemon_kill(&the_daemon, SIGCONT);
+        daemon_resume(&the_daemon);
         child_join(&child);
         shmd_disconnect(connection);
 }

@@ -887,12 +887,12 @@ START_TEST(test_stopped_daemon) {
         struct shmd_segment *segment = NULL;
         struct outcomes outcomes = { 0 };
 
-        daemon_kill(&the_daemon, SIGSTOP);
+        daemon_pause(&the_daemon);
         ASSERT_OK(connection, shmd_create_async(connection, "stopped", PAGE, 0, NULL, note_outcome, &outcomes));
         ck_assert_int_eq(shmd_open_wait(other, "stopped", SHMD_READ_ONLY, 50000, &segment), -ETIMEDOUT);
         ck_assert_int_eq(shmd_open_wait(other, "never", SHMD_READ_ONLY, 50000, &segment), -ETIMEDOUT);
         ck_assert_ptr_null(segment);
-        daemon_kill(&the_daemon, SIGCONT);
+        daemon_resume(&the_daemon);
 
         dispatch_until(&outcomes, 1);
         ck_assert_int_eq(outcomes.error, 0);
