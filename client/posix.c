@@ -189,15 +189,19 @@ static int set_status_flags(int fd, int oflag) {
 }
 
 static int ask_to_open(const struct posix_options *options, const char *name, int oflag, mode_t mode, enum daemon_seen *ret_seen) {
-        char wire_name[SHMD_NAME_MAX + 1];
+        char copy[SHMD_NAME_MAX + 1], wire_name[SHMD_NAME_MAX + 1];
+        size_t size = strnlen(name, sizeof(copy));
         struct channel_reply reply;
-        size_t size;
         int r;
 
-        r = name_to_target(options, name, &wire_name, &size);
+        if (size == sizeof(copy))
+                return -ENAMETOOLONG;
+        /* Others may write where it stands: it has to be remembered for what was opened by it, and for nothing else. */
+        *(char *) mempcpy(copy, name, size) = '\0';
+        r = name_to_target(options, copy, &wire_name, &size);
         if (r < 0)
                 return r;
-        r = call_create_or_open(options, name, wire_name, size, oflag, mode, &reply);
+        r = call_create_or_open(options, copy, wire_name, size, oflag, mode, &reply);
         *ret_seen = channel_daemon_seen(r);
         if (r < 0)
                 return r;

@@ -2,9 +2,11 @@
 /* shmd_shm_open: whatever the C library's own shm_open does, done to both, side by side. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "client.h"
@@ -526,6 +528,70 @@ START_TEST(test_again_number_reused) {
 }
 END_TEST
 
+/* --- the name changes while the daemon is asked --- */
+
+static char changing[80];
+static atomic_int opener;
+
+static void *open_changing(void *userdata) {
+        atomic_store(&opener, (int) gettid());
+        *(int *) userdata = shmd_shm_open(changing, O_RDWR, 0);
+        return NULL;
+}
+
+static bool awaits_answer(void) {
+        _cleanup_free_ char *text = NULL;
+        char path[64];
+
+        snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", atomic_load(&opener));
+        text = test_read_file(path);
+        return text && atoi(text) == SYS_recvmsg;
+}
+
+static void open_while_it_changes(int channel, void *userdata) {
+        ino_t first, second;
+        pthread_t thread;
+        char other[80];
+        int fd;
+
+        (void) userdata;
+        snprintf(changing, sizeof(changing), "%s", object);
+        snprintf(other, sizeof(other), "%s-b", object);
+        fd = shmd_shm_open(changing, O_RDWR | O_CREAT | O_EXCL, 0600);
+        first = inode_of(fd);
+        close(fd);
+        fd = shmd_shm_open(other, O_RDWR | O_CREAT | O_EXCL, 0600);
+        second = inode_of(fd);
+        close(fd);
+        step_send(channel, 'm');
+        step_expect(channel, 'p');
+        ck_assert_int_eq(pthread_create(&thread, NULL, open_changing, &fd), 0);
+        TEST_UNTIL(atomic_load(&opener) != 0 && awaits_answer(), "the daemon to be asked");
+        strcpy(changing, other);
+        step_send(channel, 'c');
+        ck_assert_int_eq(pthread_join(thread, NULL), 0);
+        ck_assert_uint_eq(inode_of(fd), first);
+        ck_assert_uint_eq(inode_of(shmd_shm_open(other, O_RDWR, 0)), second);
+        ck_assert_int_eq(shmd_shm_unlink(object), 0);
+        ck_assert_int_eq(shmd_shm_unlink(other), 0);
+}
+
+/* It stands where others write, perhaps on purpose: what was opened by it is not to be had by what it became. */
+START_TEST(test_again_name_changed) {
+        struct child child;
+
+        if (access("/proc/self/syscall", R_OK) < 0)
+                return;
+        child_start(&child, open_while_it_changes, NULL);
+        step_expect(child.channel, 'm');
+        daemon_pause(&the_daemon);
+        step_send(child.channel, 'p');
+        step_expect(child.channel, 'c');
+        daemon_resume(&the_daemon);
+        child_join(&child);
+}
+END_TEST
+
 static void open_what_is_new(int channel, void *userdata) {
         int fd = shmd_shm_open(object, O_RDWR | O_CREAT | O_EXCL, 0600), again;
         ino_t inode = inode_of(fd);
@@ -905,6 +971,7 @@ static Suite *posix_suite(void) {
         tcase_add_loop_test(tests, test_again_without_daemon, 0, 2);
         tcase_add_test(tests, test_again_later);
         tcase_add_loop_test(tests, test_again_number_reused, 0, 2);
+        tcase_add_test(tests, test_again_name_changed);
         tcase_add_test(tests, test_again_name_reused);
         tcase_add_test(tests, test_again_rights);
         tcase_add_test(tests, test_again_many);
