@@ -206,7 +206,7 @@ static void check_kept(struct child *child, uint64_t id) {
         ck_assert_uint_eq(daemon_status(&the_daemon).holds, 0);
         step_send(child->channel, '?');
         step_expect(child->channel, '!');
-        ck_assert_uint_eq(stat.resident_bytes, 4096);
+        ck_assert_uint_eq(stat.resident_bytes, test_page_size());
 }
 
 /* Fails if the daemon forgets who is not connected (freed in use), or does not ask the kernel again (leak). */

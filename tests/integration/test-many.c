@@ -11,7 +11,7 @@
 #include "process.h"
 #include "test.h"
 
-#define PAGE 4096
+#define PAGE test_page_size()
 #define MOST 1000
 
 static const struct identity alice = { .uid = 61001, .gid = 61001 };

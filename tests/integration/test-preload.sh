@@ -176,16 +176,16 @@ test_sysv() {
         expect 0 served python3 -c 'import ctypes
 libc = ctypes.CDLL(None)
 libc.shmat.restype = ctypes.c_void_p
-shmid = libc.shmget(0, 40960, 0o1600)
-ctypes.memset(libc.shmat(shmid, None, 0), 1, 20480)
+shmid = libc.shmget(0, 131072, 0o1600)
+ctypes.memset(libc.shmat(shmid, None, 0), 1, 65536)
 print(shmid)'
         shmid=$(cat "$out")
         expect 0 shmdctl --json show "sysv/$shmid"
-        json 'j["resident"] == 20480 and j["inode"] == 0'
+        json 'j["resident"] == 65536 and j["inode"] == 0'
         expect 0 shmdctl --no-headings list -o resident,id "sysv/$shmid"
-        grep -Eq '^ *20K ' "$out" || fail "list: $(cat "$out")"
+        grep -Eq '^ *64K ' "$out" || fail "list: $(cat "$out")"
         expect 0 shmdctl --json top --once --interval 0.1 "sysv/$shmid"
-        json 'j[0]["resident"] == 20480'
+        json 'j[0]["resident"] == 65536'
         if [ "$(id -u)" -eq 0 ] && unshare -i true 2>/dev/null; then
                 expect 0 unshare -i "$SHMD_TEST_SHMDCTL" --json list "sysv/$shmid"
                 json 'j[0]["resident"] is None and j[0]["inode"] == 0'

@@ -30,6 +30,7 @@
 
 extern char **environ;
 
+#define PAGE sysconf(_SC_PAGESIZE)
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 #define MUST(condition)                                                                                    \
         do {                                                                                               \
@@ -88,15 +89,15 @@ static void print_descriptor(int fd, int lowest) {
         printf(" truncate %d", error_of(ftruncate(fd, 5000)));
         printf(" allocate %d", posix_fallocate(fd, 0, 9000));
         for (int protection = PROT_READ; protection <= (PROT_READ | PROT_WRITE); protection += PROT_WRITE) {
-                address = mmap(NULL, 4096, protection, MAP_SHARED, fd, 0);
+                address = mmap(NULL, PAGE, protection, MAP_SHARED, fd, 0);
                 printf(" map %d", address == MAP_FAILED ? errno : 0);
                 if (address != MAP_FAILED)
-                        munmap(address, 4096);
+                        munmap(address, PAGE);
         }
-        address = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 4096);
+        address = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, PAGE);
         printf(" private %d", address == MAP_FAILED ? errno : 0);
         if (address != MAP_FAILED)
-                munmap(address, 4096);
+                munmap(address, PAGE);
         printf(" chmod %d", error_of(fchmod(fd, 0644)));
         MUST(fstat(fd, &st) == 0);
         printf(" now %o %ld\n", st.st_mode, (long) st.st_size);
@@ -262,38 +263,38 @@ static void scenario_names_differ(void) {
 /* --- what is done with it --- */
 
 static void scenario_data(void) {
-        int fd = make(object, 3 * 4096), other, copy;
+        int fd = make(object, 3 * PAGE), other, copy;
         char buffer[16] = "", *bytes, *private, *same;
         struct stat st;
 
-        MUST(lseek(fd, 4096, SEEK_SET) == 4096);
-        MUST(write(fd, "hello", 5) == 5 && lseek(fd, 0, SEEK_CUR) == 4101);
+        MUST(lseek(fd, PAGE, SEEK_SET) == PAGE);
+        MUST(write(fd, "hello", 5) == 5 && lseek(fd, 0, SEEK_CUR) == PAGE + 5);
         copy = dup(fd);
-        MUST(lseek(copy, 0, SEEK_CUR) == 4101); /* a duplicate has the same offset, another open has its own */
+        MUST(lseek(copy, 0, SEEK_CUR) == PAGE + 5); /* a duplicate has the same offset, another open has its own */
         other = shm_open(object, O_RDONLY, 0);
         MUST(lseek(other, 0, SEEK_CUR) == 0);
-        MUST(lseek(other, 4096, SEEK_SET) == 4096 && read(other, buffer, 5) == 5 && strcmp(buffer, "hello") == 0);
+        MUST(lseek(other, PAGE, SEEK_SET) == PAGE && read(other, buffer, 5) == 5 && strcmp(buffer, "hello") == 0);
         MUST(write(other, "x", 1) < 0 && errno == EBADF);
         MUST(ftruncate(other, 0) < 0 && errno == EINVAL);
-        MUST(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0) == MAP_FAILED && errno == EACCES);
+        MUST(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, other, 0) == MAP_FAILED && errno == EACCES);
         MUST(fsync(fd) == 0 && fdatasync(fd) == 0);
 
-        bytes = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 4096);
-        private = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, other, 4096);
+        bytes = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, PAGE);
+        private = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, other, PAGE);
         MUST(bytes != MAP_FAILED && private != MAP_FAILED && strcmp(bytes, "hello") == 0);
         private[0] = 'j';
         MUST(bytes[0] == 'h');
         bytes[1] = 'u';
-        MUST(pread(other, buffer, 5, 4096) == 5 && strcmp(buffer, "hullo") == 0);
-        MUST(msync(bytes, 8192, MS_SYNC) == 0);
+        MUST(pread(other, buffer, 5, PAGE) == 5 && strcmp(buffer, "hullo") == 0);
+        MUST(msync(bytes, 2 * PAGE, MS_SYNC) == 0);
 
         for (int i = 0; i < 50; i++) {
-                MUST(ftruncate(fd, 4096 + (off_t) (i % 7) * 4096) == 0);
-                MUST(ftruncate64(fd, 3 * 4096) == 0);
-                MUST(posix_fallocate(fd, 0, 3 * 4096 + i) == 0);
-                MUST(fstat(fd, &st) == 0 && st.st_size == 3 * 4096 + i);
+                MUST(ftruncate(fd, PAGE + (i % 7) * PAGE) == 0);
+                MUST(ftruncate64(fd, 3 * PAGE) == 0);
+                MUST(posix_fallocate(fd, 0, 3 * PAGE + i) == 0);
+                MUST(fstat(fd, &st) == 0 && st.st_size == 3 * PAGE + i);
         }
-        MUST(ftruncate(fd, 4096) == 0 && ftruncate(fd, 3 * 4096) == 0);
+        MUST(ftruncate(fd, PAGE) == 0 && ftruncate(fd, 3 * PAGE) == 0);
         MUST(bytes[0] == 0); /* what was cut off comes back as zeros */
         strcpy(bytes, "kept");
 
@@ -301,16 +302,16 @@ static void scenario_data(void) {
         close(copy);
         MUST(shm_unlink(object) == 0);
         MUST(shm_open(object, O_RDWR, 0) < 0 && errno == ENOENT);
-        MUST(strcmp(bytes, "kept") == 0 && pread(other, buffer, 5, 4096) == 5 && strcmp(buffer, "kept") == 0);
-        fd = make(object, 4096); /* the name is free at once, for another object */
-        same = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        MUST(strcmp(bytes, "kept") == 0 && pread(other, buffer, 5, PAGE) == 5 && strcmp(buffer, "kept") == 0);
+        fd = make(object, PAGE); /* the name is free at once, for another object */
+        same = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         MUST(same[0] == 0);
         close(fd);
         fd = shm_open(object, O_RDWR | O_TRUNC, 0);
         MUST(fstat(fd, &st) == 0 && st.st_size == 0);
         MUST(shm_unlink(object) == 0);
         MUST(posix_fallocate(fd, 0, 1 << 20) == 0);
-        MUST(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) == 0);
+        MUST(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE) == 0);
         MUST(ftruncate(fd, -1) < 0 && errno == EINVAL);
 }
 
