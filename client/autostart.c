@@ -83,12 +83,11 @@ static int lock_take(int lock_fd, const char *path) {
         const struct timespec pause = { .tv_nsec = CLAIM_PAUSE_NSEC };
 
         for (unsigned attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++) {
-                bool locked = flock(lock_fd, LOCK_EX | LOCK_NB) == 0;
-
+                /* First, so that the daemon that comes up rarely finds the lock with us; but what holds is what we see with it. */
                 if (somebody_listens(path))
                         return 1;
-                if (locked)
-                        return 0;
+                if (flock(lock_fd, LOCK_EX | LOCK_NB) == 0)
+                        return somebody_listens(path);
                 (void) nanosleep(&pause, NULL);
         }
         return -EBUSY;

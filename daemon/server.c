@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "daemon.h"
 #include "log.h"
@@ -19,6 +20,13 @@
 
 /* How long it waits before it accepts again, if no client goes meanwhile. */
 static const struct timeval accept_pause = { .tv_usec = 10000 };
+
+/*
+ * A client that has waited for another one to start the daemon has the lock for a moment, and sees then that there is one: autostart.c. The
+ * daemon that was given its socket does not take that for another daemon.
+ */
+static const struct timespec lock_pause = { .tv_nsec = 10000000 };
+#define LOCK_ATTEMPTS 200u
 
 /* Ids that are marked as used ahead, so that the mark is written rarely. */
 #define ID_BLOCK (UINT64_C(1) << 20)
@@ -52,7 +60,7 @@ static int make_directory(const char *path, bool user) {
 }
 
 /* Whoever has the lock beside the socket owns the socket. It stays there when the daemon has gone. */
-static int take_lock(struct server *server, const char *path) {
+static int take_lock(struct server *server, const char *path, unsigned attempts) {
         _cleanup_free_ char *lock = NULL;
         _cleanup_close_ int fd = -EBADF;
 
@@ -61,8 +69,13 @@ static int take_lock(struct server *server, const char *path) {
         fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY, 0600);
         if (fd < 0)
                 return negative_errno();
-        if (flock(fd, LOCK_EX | LOCK_NB) < 0)
-                return errno == EWOULDBLOCK ? -EADDRINUSE : negative_errno();
+        while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+                if (errno != EWOULDBLOCK)
+                        return negative_errno();
+                if (--attempts == 0)
+                        return -EADDRINUSE;
+                (void) clock_nanosleep(CLOCK_MONOTONIC, 0, &lock_pause, NULL);
+        }
         server->lock_fd = TAKE_FD(fd);
         return 0;
 }
@@ -98,7 +111,7 @@ static int listen_on(struct server *server, const char *path, bool user, int *re
         r = make_directory(path, user);
         if (r < 0)
                 return r;
-        r = take_lock(server, path);
+        r = take_lock(server, path, 1);
         if (r < 0)
                 return r;
         r = remove_stale(&address);
@@ -136,7 +149,7 @@ static int adopt_socket(struct server *server, const char *path, int fd) {
                 return server->path ? 0 : -ENOMEM;
         }
         /* The lock keeps the ids that were used; a confined daemon may not be able to have it there. */
-        r = take_lock(server, path);
+        r = take_lock(server, path, LOCK_ATTEMPTS);
         return r == -EADDRINUSE ? r : 0;
 }
 

@@ -2,6 +2,7 @@
 /* The daemon as a program: its options, its socket, its beginning and its end. */
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -356,6 +357,79 @@ START_TEST(test_socket_activation) {
 }
 END_TEST
 
+static void lock_path(char *path, size_t size) {
+        ck_assert_int_lt(snprintf(path, size, "%s.lock", the_daemon.socket), (int) size);
+}
+
+static bool has_lock_open(pid_t pid) {
+        char lock[200], path[64], target[200];
+
+        lock_path(lock, sizeof(lock));
+        for (int fd = 0; fd < 64; fd++) {
+                ssize_t n;
+
+                snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int) pid, fd);
+                n = readlink(path, target, sizeof(target));
+                if (n > 0 && (size_t) n == strlen(lock) && memcmp(target, lock, (size_t) n) == 0)
+                        return true;
+        }
+        return false;
+}
+
+/* Has the lock until the process that it is told of has come for it. */
+static void hold_lock(int channel, void *userdata) {
+        char path[200];
+        pid_t pid;
+        int fd;
+
+        (void) userdata;
+        lock_path(path, sizeof(path));
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        ck_assert_int_eq(flock(fd, LOCK_EX | LOCK_NB), 0);
+        step_send(channel, 'h');
+        step_receive_data(channel, &pid, sizeof(pid));
+        TEST_UNTIL(has_lock_open(pid), "the daemon to come for the lock");
+        close(fd);
+}
+
+struct awaited {
+        struct passed passed;
+        struct child holder;
+};
+
+static void pass_sockets_and_tell(void *userdata) {
+        const struct awaited *awaited = userdata;
+        pid_t pid = getpid();
+
+        step_send_data(awaited->holder.channel, &pid, sizeof(pid));
+        pass_sockets((void *) &awaited->passed);
+}
+
+/* A client that looks whether it has to start a daemon has the lock when the daemon comes that another one has started. */
+START_TEST(test_lock_for_a_moment) {
+        struct awaited awaited = { .passed = { .count = 1, .count_word = "1" } };
+        const char *const arguments[] = { "--socket", the_daemon.socket, NULL };
+        const struct daemon_options options = { .arguments = arguments, .without_socket = true,
+                                                .prepare = pass_sockets_and_tell, .userdata = &awaited };
+
+        daemon_start(&the_daemon, NULL);
+        daemon_kill(&the_daemon, SIGTERM);
+        daemon_wait(&the_daemon);
+        awaited.passed.fds[0] = make_listener(the_daemon.socket, SOCK_SEQPACKET);
+        child_start(&awaited.holder, hold_lock, NULL);
+        step_expect(awaited.holder.channel, 'h');
+
+        daemon_start_again(&the_daemon, &options);
+        child_join(&awaited.holder);
+        raw_connect(&the_daemon.control, the_daemon.socket);
+        daemon_kill(&the_daemon, SIGTERM);
+        ck_assert_int_eq(daemon_wait(&the_daemon), 0);
+        close(awaited.passed.fds[0]);
+        unlink(the_daemon.socket);
+        daemon_finish(&the_daemon);
+}
+END_TEST
+
 /* Anything but one listening SEQPACKET socket is refused in words. */
 static void check_refused(struct passed *passed) {
         char path[128];
@@ -561,6 +635,7 @@ static Suite *daemon_suite(void) {
         tcase_add_loop_test(tests, test_ended_while_idle, 0, ELEMENTSOF(endings));
         tcase_add_loop_test(tests, test_ended_while_busy, 0, ELEMENTSOF(endings));
         tcase_add_test(tests, test_socket_activation);
+        tcase_add_test(tests, test_lock_for_a_moment);
         tcase_add_test(tests, test_wrong_activation);
         tcase_add_test(tests, test_idle_exit);
         tcase_add_test(tests, test_idle_exit_with_mapping);
