@@ -217,11 +217,17 @@ static void descriptors_close_from(unsigned first) {
 static int descriptors_arrange(int listen_fd, int status_fd) {
         int null_fd;
 
-        listen_fd = fcntl(listen_fd, F_DUPFD, SPARE_FD);
-        status_fd = fcntl(status_fd, F_DUPFD, SPARE_FD);
         null_fd = open("/dev/null", O_RDWR);
+        if (null_fd < 0)
+                return negative_errno();
+        listen_fd = fcntl(listen_fd, F_DUPFD, SPARE_FD);
+        if (listen_fd < 0)
+                return negative_errno();
+        status_fd = fcntl(status_fd, F_DUPFD, SPARE_FD);
+        if (status_fd < 0)
+                return negative_errno();
         null_fd = fcntl(null_fd, F_DUPFD, SPARE_FD);
-        if (listen_fd < 0 || status_fd < 0 || null_fd < 0)
+        if (null_fd < 0)
                 return negative_errno();
 
         for (int fd = 0; fd < 3; fd++)
