@@ -446,16 +446,21 @@ static void open_again(int channel, void *userdata) {
         ck_assert_int_eq(shmd_shm_unlink(object), 0);
 }
 
+/* Between its 's' and its 'd' it has to do without. */
+static void join_without_daemon(struct child *child) {
+        step_expect(child->channel, 's');
+        daemon_pause(&the_daemon);
+        step_send(child->channel, 's');
+        step_expect(child->channel, 'd');
+        daemon_resume(&the_daemon);
+        child_join(child);
+}
+
 START_TEST(test_again_without_daemon) {
         struct child child;
 
         child_start(&child, open_again, &_i);
-        step_expect(child.channel, 's');
-        daemon_pause(&the_daemon);
-        step_send(child.channel, 's');
-        step_expect(child.channel, 'd');
-        daemon_resume(&the_daemon);
-        child_join(&child);
+        join_without_daemon(&child);
 }
 END_TEST
 
@@ -484,12 +489,7 @@ START_TEST(test_again_later) {
         step_expect(child.channel, 'c');
         ASSERT_OK(connection, shmd_chmod(connection, object, 0640));
         step_send(child.channel, 'c');
-        step_expect(child.channel, 's');
-        daemon_pause(&the_daemon);
-        step_send(child.channel, 's');
-        step_expect(child.channel, 'd');
-        daemon_resume(&the_daemon);
-        child_join(&child);
+        join_without_daemon(&child);
         shmd_disconnect(connection);
 }
 END_TEST
